@@ -1,0 +1,205 @@
+//! Builds libdsmr and the C programs around it.
+//!
+//!   zig build                    this machine's library, headers and C examples, in zig-out/
+//!   zig build cross              the library for every supported target, in zig-out/cross/
+//!   zig build test               builds and runs the C tests; -Dsanitize=undefined|thread
+//!   zig build bench              the C benchmarks, in zig-out/bin/
+
+const std = @import("std");
+const Compile = std.Build.Step.Compile;
+const ResolvedTarget = std.Build.ResolvedTarget;
+
+/// The library's sources, in c/. A new file is named here or it is not built.
+const common_sources = [_][]const u8{
+    "status.c",
+    "process.c",
+    "control.c",
+    "backend.c",
+    "segment.c",
+    "entry.c",
+    "registry.c",
+    "abi.c",
+    "handle.c",
+};
+const linux_sources = common_sources ++ [_][]const u8{"os_linux.c"};
+const darwin_sources = common_sources ++ [_][]const u8{"os_darwin.c"};
+
+/// The headers that a C program needs, in c/.
+const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };
+
+/// Programs, each of one file: in c/tests/, examples/ and bench/.
+const test_programs = [_][]const u8{
+    "segment_test.c",
+    "registry_test.c",
+    "backend_test.c",
+    "hostile_test.c",
+};
+const example_programs = [_][]const u8{"word_table.c"};
+const bench_programs = [_][]const u8{"floor.c"};
+
+const cross_targets = [_]std.Target.Query{
+    .{ .cpu_arch = .x86_64, .os_tag = .linux },
+    .{ .cpu_arch = .aarch64, .os_tag = .linux },
+    .{ .cpu_arch = .x86_64, .os_tag = .macos },
+    .{ .cpu_arch = .aarch64, .os_tag = .macos },
+};
+
+const flags = [_][]const u8{
+    "-std=c17",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Wshadow",
+    "-Wconversion",
+    "-Wsign-conversion",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wvla",
+    "-Werror",
+    // The OS files need it for open file description locks and the like. Every file gets it,
+    // so that a shared header means the same everywhere.
+    "-D_GNU_SOURCE",
+    // Only calls marked DSMR_API leave the library.
+    "-fvisibility=hidden",
+};
+
+const Sanitize = enum { none, undefined, thread };
+
+pub fn build(b: *std.Build) void {
+    const sanitize = b.option(Sanitize, "sanitize", "Sanitizer of the C tests (default: none)") orelse .none;
+
+    const host = b.graph.host;
+    const library = addSharedLibrary(b, .{
+        .cpu_arch = host.result.cpu.arch,
+        .os_tag = host.result.os.tag,
+    });
+    b.installArtifact(library);
+    for (public_headers) |name| {
+        b.getInstallStep().dependOn(&b.addInstallHeaderFile(b.path(b.fmt("c/{s}", .{name})), name).step);
+    }
+    for (example_programs) |name| {
+        const program = addProgram(b, b.fmt("examples/{s}", .{name}), releaseModule(b, host));
+        // As a file: linking the step would add a run path into .zig-cache.
+        program.root_module.addObjectFile(library.getEmittedBin());
+        // Relative to the program, so that the tree can be moved.
+        const origin = if (host.result.os.tag == .macos) "@loader_path" else "$ORIGIN";
+        program.root_module.addRPathSpecial(b.fmt("{s}/../lib", .{origin}));
+        b.installArtifact(program);
+    }
+
+    const cross = b.step("cross", "Build the library for every supported target");
+    for (cross_targets) |query| {
+        const directory = b.fmt("cross/{t}-{t}", .{ query.cpu_arch.?, query.os_tag.? });
+        const install = b.addInstallArtifact(addSharedLibrary(b, query), .{
+            .dest_dir = .{ .override = .{ .custom = directory } },
+        });
+        cross.dependOn(&install.step);
+    }
+
+    const tests = b.step("test", "Build and run the C tests");
+    var programs: [test_programs.len]*Compile = undefined;
+    for (&programs, test_programs) |*program, name| {
+        program.* = addProgram(b, b.fmt("c/tests/{s}", .{name}), testModule(b, sanitize));
+        addLibrarySources(b, program.*.root_module);
+    }
+    for (programs) |program| {
+        const run = b.addRunArtifact(program);
+        // Inherited output reaches the caller also when the program succeeds, and Zig runs
+        // such programs one at a time, always.
+        run.stdio = .inherit;
+        run.disable_zig_progress = true;
+        run.addPassthruArgs();
+        // Tests measure time bounds, so no compiler runs beside them.
+        for (programs) |other| run.step.dependOn(&other.step);
+        tests.dependOn(&run.step);
+    }
+
+    const bench = b.step("bench", "Build the C benchmarks");
+    for (bench_programs) |name| {
+        const program = addProgram(b, b.fmt("bench/{s}", .{name}), releaseModule(b, host));
+        addLibrarySources(b, program.root_module);
+        bench.dependOn(&b.addInstallArtifact(program, .{}).step);
+    }
+}
+
+/// The shared library that Deno and Bun open.
+///
+/// A query that names its architecture gets that architecture's baseline CPU, so a library
+/// built here also runs on an older machine.
+fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
+    if (query.os_tag.? != .linux) {
+        const target = b.resolveTargetQuery(query);
+        const module = releaseModule(b, target);
+        addLibrarySources(b, module);
+        module.link_libc = true;
+        return b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
+    }
+
+    // On Linux one file serves glibc and musl processes. It is compiled against musl's headers
+    // and linked without any libc: libc calls stay undefined, and the process that opens the
+    // library already has a libc that provides them. A DT_NEEDED entry would name one libc and
+    // fail under the other.
+    var musl = query;
+    musl.abi = .musl;
+    const target = b.resolveTargetQuery(musl);
+
+    const objects = releaseModule(b, target);
+    addLibrarySources(b, objects);
+    objects.pic = true;
+    objects.link_libc = true; // Finds the headers. An object links nothing.
+
+    const module = releaseModule(b, target);
+    // As a file: an object step would hand its libc on to the library.
+    module.addObjectFile(b.addObject(.{ .name = "dsmr", .root_module = objects }).getEmittedBin());
+    const library = b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
+    library.linker_allow_shlib_undefined = true;
+    // Zig's own runtimes stay out: they would bring their own memcpy.
+    library.bundle_compiler_rt = false;
+    library.bundle_ubsan_rt = false;
+    return library;
+}
+
+/// A program of one C file that may include the library's headers, internal ones too.
+fn addProgram(b: *std.Build, source: []const u8, module: *std.Build.Module) *Compile {
+    module.addCSourceFile(.{ .file = b.path(source), .flags = cFlags(module) });
+    module.addIncludePath(b.path("c"));
+    module.link_libc = true;
+    return b.addExecutable(.{ .name = std.fs.path.stem(source), .root_module = module });
+}
+
+fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
+    const sources: []const []const u8 = switch (module.resolved_target.?.result.os.tag) {
+        .linux => &linux_sources,
+        .macos => &darwin_sources,
+        else => |os| std.debug.panic("dsmr does not support {t}", .{os}),
+    };
+    module.addCSourceFiles(.{ .root = b.path("c"), .files = sources, .flags = cFlags(module) });
+}
+
+/// What users get: fast, stripped, no runtime checks.
+fn releaseModule(b: *std.Build, target: ResolvedTarget) *std.Build.Module {
+    return b.createModule(.{
+        .target = target,
+        .optimize = .fast,
+        .strip = true,
+        .sanitize_c = .off,
+    });
+}
+
+/// What the tests check: the same sources, with line numbers and perhaps a sanitizer.
+fn testModule(b: *std.Build, sanitize: Sanitize) *std.Build.Module {
+    return b.createModule(.{
+        .target = b.graph.host,
+        .optimize = .debug,
+        .strip = false,
+        // Zig turns a trapping UBSan on in debug builds unless told otherwise. `full` says
+        // what happened and where, then ends the program.
+        .sanitize_c = if (sanitize == .undefined) .full else .off,
+        .sanitize_thread = sanitize == .thread,
+    });
+}
+
+fn cFlags(module: *const std.Build.Module) []const []const u8 {
+    // Races hide at -O0, where every access goes through memory in program order.
+    return if (module.optimize == .debug) &(flags ++ [_][]const u8{"-O1"}) else &flags;
+}
