@@ -1,0 +1,397 @@
+/*
+ * backend.c - slots: claimed, kept alive by the kernel, reaped.
+ *
+ * A backend holds an OFD lock on its slot's byte through its own description of the control
+ * file. When it dies, however it dies, the kernel drops the lock. Reaping and claiming happen
+ * under the table lock only. That is the answer to the hardest race, which is between a
+ * reaper and the slot's next tenant: a reaper that stalls half-way still holds the table
+ * lock, so nobody can move in; and one that dies lets go of it, so the next reaper begins
+ * again. Each step of reaping may be done twice, and the slot's word, stored last, is what
+ * makes it free.
+ *
+ * The journal that reaping goes by is the tables themselves: an entry names its initialiser
+ * and the slots attached to it. There is no second record that could disagree.
+ */
+#include "backend.h"
+
+#include "entry.h"
+#include "handle.h"
+#include "os.h"
+#include "status.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* All backends of the process, for fork alone. Under the process lock. */
+static struct backend *process_backends;
+
+/* ---- liveness and reaping ------------------------------------------------------------ */
+
+static uint32_t slot_word(const struct control *control, uint32_t slot) {
+  /* Acquire; pairs with the release in set_slot_word. */
+  return atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
+}
+
+static void set_slot_word(struct control *control, uint32_t slot, uint32_t word) {
+  /* Release; pairs with the acquire in slot_word: a LIVE slot's fields are filled. */
+  atomic_store_explicit(&control->backends[slot].word, word, memory_order_release);
+}
+
+/*
+ * A question that the kernel cannot answer counts as "alive": waiting for the dead costs
+ * time, robbing the living costs data.
+ */
+static bool slot_is_held(const struct control *control, uint32_t slot) {
+  return os_lock_is_held(control->fd, LOCK_BYTE_SLOT + slot) != 0;
+}
+
+bool backend_is_alive(struct control *control, uint32_t own_slot, uint32_t backend_id) {
+  uint32_t slot = BACKEND_SLOT(backend_id);
+  if (slot >= control->backend_count_max) return false;
+  uint32_t word = slot_word(control, slot);
+  if (SLOT_STATE(word) != SLOT_LIVE) return false;
+  if (BACKEND_ID(SLOT_GENERATION(word), slot) != backend_id) return false;
+  /* Our own description never conflicts with itself. */
+  return slot == own_slot || slot_is_held(control, slot);
+}
+
+static void vacate(struct control *control, uint32_t slot) {
+  uint32_t generation = SLOT_GENERATION(slot_word(control, slot)) + 1;
+  atomic_store_explicit(&control->backends[slot].waiting_entry_id, 0, memory_order_relaxed);
+  set_slot_word(control, slot, SLOT_WORD(generation, SLOT_FREE));
+}
+
+static void reap(struct control *control, uint32_t slot) {
+  uint32_t word = slot_word(control, slot);
+  entry_forget_backend(control, BACKEND_ID(SLOT_GENERATION(word), slot));
+  vacate(control, slot);
+}
+
+uint32_t backend_reap_dead(struct control *control, uint32_t own_slot) {
+  uint32_t alive = 0;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    if (SLOT_STATE(slot_word(control, slot)) != SLOT_LIVE) continue;
+    if (slot == own_slot || slot_is_held(control, slot)) {
+      alive++;
+    } else {
+      reap(control, slot);
+    }
+  }
+  return alive;
+}
+
+/* ---- databases ----------------------------------------------------------------------- */
+
+const struct database_row *backend_database(const struct control *control, uint32_t database_id) {
+  for (uint32_t i = 0; i < control->database_count_max; i++) {
+    const struct database_row *row = &control->databases[i];
+    if (atomic_load_explicit(&row->id, memory_order_acquire) == database_id) return row;
+  }
+  return NULL;
+}
+
+/* Finds or makes the row. The id is stored last: a death before that leaves a free row. */
+static int32_t claim_database(struct control *control, const char *name, uint32_t name_length,
+                              uint32_t *database_id, dsmr_error *error) {
+  struct database_row *free_row = NULL;
+  for (uint32_t i = 0; i < control->database_count_max; i++) {
+    struct database_row *row = &control->databases[i];
+    uint32_t id = atomic_load_explicit(&row->id, memory_order_acquire);
+    if (id == 0) {
+      if (free_row == NULL) free_row = row;
+    } else if (row->name_length == name_length && memcmp(row->name, name, name_length) == 0) {
+      *database_id = id;
+      return 0;
+    }
+  }
+  if (free_row == NULL) {
+    return FAIL_NUMBERS(error, DSMR_E_REGISTRY_FULL, control->database_count_max,
+                        control->database_count_max + 1,
+                        "Cannot open database \"%.*s\" in registry \"%s\": all %u databases are "
+                        "taken. Use one that is there, or another registry.",
+                        (int)name_length, name, control->place.name, control->database_count_max);
+  }
+  memset(free_row->name, 0, sizeof free_row->name);
+  memcpy(free_row->name, name, name_length);
+  free_row->name_length = name_length;
+  free_row->created_ns = os_wall_ns();
+  *database_id = ++control->header->last_database_id;
+  atomic_store_explicit(&free_row->id, *database_id, memory_order_release);
+  return 0;
+}
+
+/* ---- claiming a slot ------------------------------------------------------------------- */
+
+static int32_t claim_slot(struct backend *backend, const struct backend_options *options,
+                          dsmr_error *error) {
+  struct control *control = &backend->control;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    uint32_t word = slot_word(control, slot);
+    if (SLOT_STATE(word) == SLOT_LIVE) continue;
+    /* Free in the table, yet held: by something that is no backend of ours. Leave it. */
+    if (os_lock_try(control->fd, LOCK_BYTE_SLOT + slot) != 0) continue;
+    struct backend_slot *row = &control->backends[slot];
+    row->database_id = backend->database_id;
+    row->pid = os_pid();
+    row->tid = os_tid();
+    row->attached_ns = os_wall_ns();
+    memcpy(row->label, options->label, sizeof row->label);
+    atomic_store_explicit(&row->waiting_entry, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
+    /* Generation 0 is skipped, so that no backend has the id 0. */
+    uint32_t generation = SLOT_GENERATION(word);
+    if (generation == 0) generation = 1;
+    set_slot_word(control, slot, SLOT_WORD(generation, SLOT_LIVE));
+    backend->slot = slot;
+    backend->id = BACKEND_ID(generation, slot);
+    return 0;
+  }
+  return FAIL_NUMBERS(error, DSMR_E_BACKENDS_FULL, control->backend_count_max,
+                      control->backend_count_max + 1,
+                      "Cannot attach to registry \"%s\": all %u backends are in use by live "
+                      "threads. Close one, or create the registry with a larger maxBackends (at "
+                      "most %u).",
+                      control->place.name, control->backend_count_max, DSMR_BACKENDS_MAX);
+}
+
+/* Returns 1 if the registry was destroyed while we opened it: open it again. */
+static int32_t join(struct backend *backend, const struct backend_options *options,
+                    dsmr_error *error) {
+  struct control *control = &backend->control;
+  int32_t patience = options->timeout_ms < 0 ? DSMR_TABLE_PATIENCE_MS : options->timeout_ms;
+  int32_t outcome = control_lock(control, patience, error);
+  if (outcome != 0) return outcome;
+  if (control_is_live(control)) {
+    backend_reap_dead(control, SLOT_NONE);
+    outcome = claim_database(control, options->database, options->database_length,
+                             &backend->database_id, error);
+    if (outcome == 0) outcome = claim_slot(backend, options, error);
+  } else {
+    outcome = 1;
+  }
+  control_unlock(control);
+  return outcome;
+}
+
+/* ---- the backends of this process -------------------------------------------------------- */
+
+static void enlist(struct backend *backend) {
+  backend->thread = process_thread();
+  backend->next_of_thread = process_thread_list();
+  process_set_thread_list(backend);
+  process_lock();
+  backend->next_of_process = process_backends;
+  process_backends = backend;
+  process_unlock();
+}
+
+static void delist(struct backend *backend) {
+  struct backend *head = process_thread_list();
+  struct backend **link = &head;
+  while (*link != NULL && *link != backend) link = &(*link)->next_of_thread;
+  if (*link != NULL) *link = backend->next_of_thread;
+  process_set_thread_list(head);
+  process_lock();
+  link = &process_backends;
+  while (*link != NULL && *link != backend) link = &(*link)->next_of_process;
+  if (*link != NULL) *link = backend->next_of_process;
+  process_unlock();
+}
+
+static void leave_zeros(const struct backend *backend) {
+  for (uint32_t i = 0; backend->attachments != NULL && i < backend->control.entry_capacity; i++) {
+    for (struct attachment *a = backend->attachments[i]; a != NULL; a = a->next) {
+      mapping_leave_zeros(a->mapping);
+    }
+  }
+}
+
+/*
+ * A thread that ends leaves its registries in good order, as if it had closed them. It cannot
+ * say whether somebody was handed an address of its segments (a terminated Worker may have
+ * transferred an ArrayBuffer), so the addresses stay readable.
+ */
+static void close_thread(void *list) {
+  /* The key's value was reset before this call; closing looks at it. */
+  process_set_thread_list(list);
+  while (process_thread_list() != NULL) {
+    leave_zeros(process_thread_list());
+    backend_close(process_thread_list());
+  }
+}
+
+/*
+ * In a forked child the descriptors are the parent's: closing our copies drops no lock, and
+ * lets the parent's death be noticed. What the parent has mapped stays mapped here.
+ */
+static void close_inherited(void) {
+  for (struct backend *b = process_backends; b != NULL; b = b->next_of_process) {
+    os_file_close(b->control.fd);
+  }
+  process_backends = NULL;
+}
+
+int32_t backend_start_process(dsmr_error *error) {
+  int32_t outcome = process_start(close_thread, close_inherited);
+  if (outcome != 0) {
+    return FAIL(error, outcome, "Cannot start the library: the process is out of memory.");
+  }
+  return 0;
+}
+
+/* ---- open and close ------------------------------------------------------------------------ */
+
+/* Opens the control file and claims a slot, as often as it is destroyed meanwhile. */
+static int32_t enter(struct backend *backend, const struct control_place *place,
+                     const struct backend_options *options, dsmr_error *error) {
+  for (;;) {
+    int32_t outcome = control_open(&backend->control, place, options->mode, options->limits, error);
+    if (outcome != 0) return outcome;
+    outcome = join(backend, options, error);
+    if (outcome == 0) return 0;
+    control_close(&backend->control);
+    if (outcome != 1) return outcome;
+  }
+}
+
+int32_t backend_open(const struct control_place *place, const struct backend_options *options,
+                     struct backend **opened, dsmr_error *error) {
+  struct backend *backend = calloc(1, sizeof *backend);
+  if (backend == NULL) {
+    return FAIL(error, DSMR_E_NO_SPACE, "Cannot open registry \"%s\": out of memory.", place->name);
+  }
+  /* Before the slot, so that nothing has to be undone in shared memory when it fails. */
+  backend->handle = handle_create(HANDLE_REGISTRY, backend);
+  int32_t outcome = DSMR_E_NO_SPACE;
+  if (backend->handle == 0) {
+    outcome = FAIL_NUMBERS(error, DSMR_E_NO_SPACE, HANDLES_MAX, HANDLES_MAX + 1,
+                           "Cannot open registry \"%s\": this process has %u registries and "
+                           "segments attached, which is all it can have. Detach some.",
+                           place->name, HANDLES_MAX);
+  } else {
+    memcpy(backend->database, options->database, options->database_length);
+    outcome = enter(backend, place, options, error);
+  }
+  if (outcome != 0) {
+    if (backend->handle != 0) handle_destroy(backend->handle);
+    free(backend);
+    return outcome;
+  }
+  enlist(backend);
+  *opened = backend;
+  return 0;
+}
+
+/* Takes what this backend has in the tables out of them. */
+static void leave(struct backend *backend) {
+  struct control *control = &backend->control;
+  if (control_is_ready(control)) {
+    if (backend->needs_sweep) entry_forget_backend(control, backend->id);
+    for (uint32_t i = 0; backend->attachments != NULL && i < control->entry_capacity; i++) {
+      for (struct attachment *a = backend->attachments[i]; a != NULL; a = a->next) {
+        if (control->entries[i].id != a->id) continue;
+        if (ENTRY_STATE(a->word) == ENTRY_INITIALIZING) {
+          if (entry_word(control, i) == a->word) entry_remove(control, i);
+        } else if (ENTRY_STATE(entry_word(control, i)) == ENTRY_READY) {
+          entry_detach(control, i, backend->slot);
+        }
+      }
+    }
+  }
+  vacate(control, backend->slot);
+  /* While we still have the table: whoever claims next must find the slot's byte free, too. */
+  (void)os_lock_release(control->fd, LOCK_BYTE_SLOT + backend->slot);
+}
+
+static void attachment_free(struct attachment *attachment) {
+  handle_destroy(attachment->handle);
+  mapping_release(attachment->mapping);
+  free(attachment);
+}
+
+void backend_close(struct backend *backend) {
+  struct control *control = &backend->control;
+  delist(backend);
+  /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
+  if (control_lock(control, DSMR_TABLE_PATIENCE_MS, NULL) == 0) {
+    leave(backend);
+    control_unlock(control);
+  }
+  for (uint32_t i = 0; backend->attachments != NULL && i < control->entry_capacity; i++) {
+    for (struct attachment *a = backend->attachments[i]; a != NULL;) {
+      struct attachment *next = a->next;
+      attachment_free(a);
+      a = next;
+    }
+  }
+  free(backend->attachments);
+  handle_destroy(backend->handle);
+  control_close(control);
+  free(backend);
+}
+
+/* ---- handles ---------------------------------------------------------------------------------- */
+
+static int32_t wrong_thread(dsmr_error *error) {
+  return FAIL(error, DSMR_E_UNSUPPORTED,
+              "This registry was opened by another thread. Open it in each thread (or Worker) "
+              "that uses it: each is a backend of its own.");
+}
+
+int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error) {
+  struct backend *backend = handle_find(handle, HANDLE_REGISTRY);
+  if (backend == NULL) {
+    return FAIL(error, DSMR_E_CLOSED, "The registry is closed. Open it anew.");
+  }
+  if (backend->thread != process_thread()) return wrong_thread(error);
+  *found = backend;
+  return 0;
+}
+
+int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error) {
+  struct attachment *attachment = handle_find(handle, HANDLE_SEGMENT);
+  if (attachment == NULL) {
+    return FAIL(error, DSMR_E_CLOSED, "The segment is detached. Ask the registry for it anew.");
+  }
+  if (attachment->backend->thread != process_thread()) return wrong_thread(error);
+  *found = attachment;
+  return 0;
+}
+
+struct attachment *attachment_of(const struct backend *backend, uint32_t entry, uint64_t id) {
+  if (backend->attachments == NULL) return NULL;
+  struct attachment *a = backend->attachments[entry];
+  while (a != NULL && a->id != id) a = a->next;
+  return a;
+}
+
+struct attachment *attachment_create(struct backend *backend, uint32_t entry, uint64_t id,
+                                     uint64_t size, uint32_t word, struct mapping *mapping) {
+  if (backend->attachments == NULL) {
+    backend->attachments = calloc(backend->control.entry_capacity, sizeof *backend->attachments);
+    if (backend->attachments == NULL) return NULL;
+  }
+  struct attachment *a = malloc(sizeof *a);
+  if (a == NULL) return NULL;
+  *a = (struct attachment){.next = backend->attachments[entry],
+                           .backend = backend,
+                           .mapping = mapping,
+                           .id = id,
+                           .size = size,
+                           .entry = entry,
+                           .word = word};
+  a->handle = handle_create(HANDLE_SEGMENT, a);
+  if (a->handle == 0) {
+    free(a);
+    return NULL;
+  }
+  backend->attachments[entry] = a;
+  return a;
+}
+
+void attachment_destroy(struct attachment *attachment) {
+  struct attachment **link = &attachment->backend->attachments[attachment->entry];
+  while (*link != attachment) link = &(*link)->next;
+  *link = attachment->next;
+  attachment_free(attachment);
+}

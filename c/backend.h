@@ -1,0 +1,81 @@
+/*
+ * backend.h - this process's backends, and the slots of everybody's.
+ */
+#ifndef DSMR_BACKEND_H
+#define DSMR_BACKEND_H
+
+#include "control.h"
+
+/*
+ * A segment that a backend has mapped. `word` is the entry's word while it is what it was
+ * when we attached; ENTRY_STATE(word) tells whether it is still ours to initialise.
+ */
+struct attachment {
+  struct attachment *next; /* of the same cell of the entry table */
+  struct backend *backend;
+  struct mapping *mapping;
+  uint64_t id;
+  uint64_t size;
+  uint32_t handle;
+  uint32_t entry;
+  uint32_t word;
+};
+
+struct backend {
+  struct control control;
+  struct backend *next_of_thread;
+  struct backend *next_of_process;
+  struct attachment **attachments; /* lists, by entry; NULL before the first */
+  uintptr_t thread;
+  uint32_t id;
+  uint32_t slot;
+  uint32_t handle;
+  uint32_t database_id;
+  /* A detach could not get the table lock, so the table says more than is true. */
+  bool needs_sweep;
+  char database[DSMR_NAME_SIZE];
+};
+
+struct backend_options {
+  const char *database;
+  uint32_t database_length;
+  uint32_t mode;
+  struct control_limits limits;
+  int32_t timeout_ms;
+  char label[DSMR_LABEL_SIZE];
+};
+
+int32_t backend_open(const struct control_place *place, const struct backend_options *options,
+                     struct backend **opened, dsmr_error *error);
+void backend_close(struct backend *backend);
+
+/* The backend behind a handle, if it is the calling thread's; else CLOSED or UNSUPPORTED. */
+int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error);
+/* Likewise the attachment behind a segment's handle. */
+int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error);
+
+/* Records a mapping. NULL when memory or handles are used up; the mapping is still the
+ * caller's then. */
+struct attachment *attachment_create(struct backend *backend, uint32_t entry, uint64_t id,
+                                     uint64_t size, uint32_t word, struct mapping *mapping);
+/* The backend's attachment of this segment, or NULL. */
+struct attachment *attachment_of(const struct backend *backend, uint32_t entry, uint64_t id);
+/* Unmaps and frees; the table is the caller's business. */
+void attachment_destroy(struct attachment *attachment);
+
+/* ---- slots, under the table lock --------------------------------------------------- */
+
+/* Does this backend live? False for an id that is none. */
+bool backend_is_alive(struct control *control, uint32_t own_slot, uint32_t backend_id);
+
+/* Reaps every dead backend; `own_slot` is left out. Returns how many are alive, own included. */
+uint32_t backend_reap_dead(struct control *control, uint32_t own_slot);
+#define SLOT_NONE UINT32_MAX
+
+/* The database's row, or NULL. */
+const struct database_row *backend_database(const struct control *control, uint32_t database_id);
+
+/* Starts the library in this process; every public call that needs no handle begins so. */
+int32_t backend_start_process(dsmr_error *error);
+
+#endif

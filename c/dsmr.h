@@ -1,0 +1,425 @@
+/*
+ * dsmr.h - named shared memory for processes: the public calls.
+ *
+ * A registry is a named control file in shared memory and all that hangs off it. A thread
+ * that attaches is a backend. Backends ask for segments by name: the first one creates and
+ * initialises, everyone else finds it done. Any of them may be killed at any instruction;
+ * the others go on.
+ *
+ * CONVENTIONS
+ *
+ *   - Every call returns int32_t: 0 or more is success, less is a DSMR_E_... status.
+ *   - Registries and segments are named by u32 handles. A handle is checked on every call:
+ *     a stale, foreign or made-up one is DSMR_E_CLOSED, never a crash.
+ *   - A handle belongs to the thread that got it. Another thread that uses it gets
+ *     DSMR_E_UNSUPPORTED. When the thread ends, its backends are closed.
+ *   - Names are pointer and length, UTF-8, 1 to 63 bytes, without NUL and '/'.
+ *   - `error` may be NULL. Otherwise a call that fails fills it: status, errno, the two
+ *     numbers involved and one sentence for a person. A call that succeeds leaves it alone.
+ *   - After a failure nothing has changed, unless the call says otherwise.
+ *   - No call blocks but those that say so. All calls may hold the registry's table lock
+ *     for some microseconds; should its holder be stopped (SIGSTOP) they give up with
+ *     DSMR_E_TIMEOUT after DSMR_TABLE_PATIENCE_MS.
+ *
+ * CAVEATS
+ *
+ *   - fork: a child does not inherit its parent's handles (they are DSMR_E_CLOSED there).
+ *     A child that neither calls exec nor any dsmr call keeps the parent's slots alive
+ *     until it ends.
+ *   - One uid is one trust domain: who may write the files may truncate them, and the
+ *     kernel answers with SIGBUS to whoever has them mapped.
+ *
+ * ADDING A CALL: prototype and contract here -> the .c file of its subject -> lib/ffi/
+ * symbols.ts -> a method of the TypeScript class -> a test in tests/. A test compares this
+ * file with symbols.ts.
+ */
+#ifndef DSMR_H
+#define DSMR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DSMR_API __attribute__((visibility("default")))
+
+#define DSMR_NAME_SIZE 64u /* bytes a name field has; a name has at most 63 */
+#define DSMR_LABEL_SIZE 32u
+#define DSMR_MESSAGE_SIZE 480u
+#define DSMR_TABLE_PATIENCE_MS 10000
+
+/* ---- statuses -------------------------------------------------------------------- */
+
+/*
+ * Own codes lie below -4096 so that they can never meet a negated errno. Append only:
+ * numbers are never reused. TypeScript knows a status by its name without DSMR_E_.
+ */
+#define DSMR_STATUS(X)                                                                     \
+  X(EXISTS, -5001)           /* asked to create what is there */                           \
+  X(NOT_FOUND, -5002)        /* no such registry, segment or directory */                  \
+  X(SIZE_MISMATCH, -5003)    /* the segment has another size than requested */             \
+  X(LAYOUT_MISMATCH, -5004)  /* ... another layout */                                      \
+  X(SCOPE_MISMATCH, -5005)   /* ... another scope */                                       \
+  X(NAME_INVALID, -5006)     /* empty, not UTF-8, or with NUL or '/' */                    \
+  X(NAME_TOO_LONG, -5007)    /* over 63 bytes */                                           \
+  X(SIZE_INVALID, -5008)     /* a size or a limit out of its range */                      \
+  X(NO_SPACE, -5009)         /* file system, memory or file descriptors are used up */     \
+  X(REGISTRY_FULL, -5010)    /* no entry free */                                           \
+  X(BACKENDS_FULL, -5011)    /* no slot free */                                            \
+  X(TRANCHES_FULL, -5012)    /* no tranche free */                                         \
+  X(PERMISSION, -5013)       /* not ours, not allowed, or a link where a file should be */ \
+  X(CORRUPT, -5014)          /* a file is not what it must be */                           \
+  X(VERSION_MISMATCH, -5015) /* made by an incompatible version */                         \
+  X(INIT_FAILED, -5016)      /* the init callback failed */                                \
+  X(INIT_RECURSION, -5017)   /* asked for the name one is initialising */                  \
+  X(TIMEOUT, -5018)          /* the time given is up */                                    \
+  X(ABORTED, -5019)          /* cancelled by the caller */                                 \
+  X(ABANDONED, -5020)        /* the lock's exclusive holder died inside */                 \
+  X(NOT_HELD, -5021)         /* released what one does not hold */                         \
+  X(ALREADY_HELD, -5022)     /* acquired what one holds */                                 \
+  X(DEADLOCK, -5023)         /* waiting would close a cycle */                             \
+  X(DETACHED, -5024)         /* the segment was detached */                                \
+  X(CLOSED, -5025)           /* the registry was closed or destroyed */                    \
+  X(UNSUPPORTED, -5026)      /* this system or this use cannot work */
+
+enum dsmr_status {
+#define DSMR_STATUS_ENUM(name, value) DSMR_E_##name = (value),
+  DSMR_STATUS(DSMR_STATUS_ENUM)
+#undef DSMR_STATUS_ENUM
+};
+
+/* What went wrong. Owned by the caller, filled by a call that fails. */
+typedef struct dsmr_error {
+  int32_t status;
+  int32_t os_errno;   /* the system's reason, or 0 */
+  uint64_t actual;    /* what is there: a size, a count, a limit; 0 where it says nothing */
+  uint64_t requested; /* what was asked for */
+  uint32_t message_length;
+  uint32_t reserved;
+  char message[DSMR_MESSAGE_SIZE]; /* NUL-terminated UTF-8, for a person */
+} dsmr_error;
+
+/* ---- numbers ----------------------------------------------------------------------- */
+
+/*
+ * Writes this library's numbers as text, one "name offset size" or "name value" a line:
+ * statuses, modes, limits, sizes of the structures below and the place of each field.
+ * Bindings read it at load time instead of copying offsets.
+ *
+ * Returns the bytes the whole text has. At most `capacity` are written, never a NUL.
+ */
+DSMR_API int32_t dsmr_abi(char *text, uint32_t capacity);
+
+/*
+ * The directory that registries are in when a call names none: $DSMR_DIR, else the system's
+ * (/dev/shm on Linux). Returns its length; at most `capacity` bytes are written, never a NUL.
+ * Or NAME_INVALID, NAME_TOO_LONG: $DSMR_DIR is no absolute path, or too long a one.
+ */
+DSMR_API int32_t dsmr_default_directory(char *directory, uint32_t capacity,
+                                        dsmr_error *error);
+
+/* ---- registries -------------------------------------------------------------------- */
+
+enum dsmr_mode {
+  DSMR_MODE_OPEN = 0,   /* attach, creating it if it is not there */
+  DSMR_MODE_CREATE = 1, /* create; DSMR_E_EXISTS if it is there */
+  DSMR_MODE_ATTACH = 2, /* attach; DSMR_E_NOT_FOUND if it is not there */
+};
+
+enum dsmr_lifetime {
+  DSMR_LIFETIME_REGISTRY = 0, /* until dropped, or the registry is destroyed */
+  DSMR_LIFETIME_ATTACHED = 1, /* until the last backend detaches or dies */
+};
+
+typedef struct dsmr_registry_options {
+  uint32_t mode;              /* enum dsmr_mode */
+  uint32_t backend_count_max; /* 1 to 256; 0 = 256. Only used by the creator */
+  uint32_t segment_count_max; /* 1 to 65,536; 0 = 1,024. Only used by the creator */
+  int32_t timeout_ms;         /* -1 = DSMR_TABLE_PATIENCE_MS */
+  char label[DSMR_LABEL_SIZE]; /* what program this is, for people; NUL-padded */
+} dsmr_registry_options;
+
+/*
+ * Attaches the calling thread to the registry `name` as a backend, and creates the registry
+ * first where the mode says so. Each call makes a new backend with a slot of its own.
+ *
+ * `directory` may be empty: then $DSMR_DIR, else /dev/shm. `database` may be empty: then
+ * "default"; it is created if it is not there. `options` may be NULL for all defaults.
+ *
+ * The control file is created with mode 0600 and refused unless it is a regular file of the
+ * caller's own effective uid with one link and no symbolic link, of this format, and whole.
+ *
+ * Returns the registry's handle, or
+ *   NAME_INVALID, NAME_TOO_LONG  the registry's or the database's name
+ *   SIZE_INVALID      a count out of range, or a mode that is none
+ *   EXISTS, NOT_FOUND as the mode says; NOT_FOUND also for a directory that is not there
+ *   NO_SPACE          directory full, or no memory or file descriptor
+ *   BACKENDS_FULL     every slot is held by a live backend
+ *   REGISTRY_FULL     every database row is taken
+ *   PERMISSION, CORRUPT, VERSION_MISMATCH   the file is refused; the message names it
+ *   TIMEOUT           the table lock's holder does not let go (it is stopped)
+ *   UNSUPPORTED       the file system cannot do this
+ *
+ *   int32_t shop = dsmr_registry_open("shop", 4, NULL, 0, NULL, 0, NULL, NULL);
+ */
+DSMR_API int32_t dsmr_registry_open(const char *name, uint32_t name_length,
+                                    const char *directory, uint32_t directory_length,
+                                    const char *database, uint32_t database_length,
+                                    const dsmr_registry_options *options, dsmr_error *error);
+
+/*
+ * Leaves: aborts what this backend is initialising, detaches its segments (their addresses
+ * are invalid from here on), frees its slot and the handle. Segments of lifetime "attached"
+ * that nobody else is attached to are removed.
+ *
+ * Returns 0, or CLOSED (stale handle), UNSUPPORTED (another thread's).
+ * Should the table lock be unobtainable the backend leaves as if it had died: the memory
+ * is unmapped, and others reap the slot.
+ */
+DSMR_API int32_t dsmr_registry_close(uint32_t registry);
+
+/*
+ * 1 if the registry can still be used, 0 if it was destroyed, DSMR_E_CLOSED for a stale
+ * handle. Takes no lock and makes no system call.
+ */
+DSMR_API int32_t dsmr_registry_is_usable(uint32_t registry);
+
+typedef struct dsmr_registry_info {
+  uint64_t size;       /* bytes of the control file */
+  uint64_t created_ns; /* wall clock */
+  uint32_t creator_pid;
+  uint32_t backend_count; /* live ones */
+  uint32_t backend_count_max;
+  uint32_t segment_count;
+  uint32_t segment_count_max;
+  uint32_t backend_id; /* the caller's, in dsmr_registry_describe; else 0 */
+  uint32_t database_id; /* likewise */
+  int32_t status;      /* 0, or why it cannot be attached: DSMR_E_CORRUPT, ... */
+  uint32_t name_length;
+  uint32_t database_length; /* the caller's database, in dsmr_registry_describe; else 0 */
+  char name[DSMR_NAME_SIZE];
+  char database[DSMR_NAME_SIZE];
+} dsmr_registry_info;
+
+/* Describes an attached registry. Returns 0, CLOSED, UNSUPPORTED or TIMEOUT. */
+DSMR_API int32_t dsmr_registry_describe(uint32_t registry, dsmr_registry_info *info,
+                                        dsmr_error *error);
+
+/*
+ * Lists the registries of a directory, in one scan, without attaching. Those of other users
+ * are left out. One that cannot be attached is listed with its status.
+ *
+ * Returns how many there are and fills at most `capacity` of them; call again with more room
+ * if there are more. Or NOT_FOUND, PERMISSION: the directory.
+ */
+DSMR_API int32_t dsmr_registry_list(const char *directory, uint32_t directory_length,
+                                    dsmr_registry_info *infos, uint32_t capacity,
+                                    dsmr_error *error);
+
+/*
+ * Destroys a registry: its name and those of its segments go, every backend's next call on
+ * it is CLOSED, waiters wake up. Memory that is mapped stays valid until it is detached. A
+ * registry that is corrupt or of another version is removed, too. A process killed in here
+ * leaves a registry that the next open, list or destroy finishes off.
+ *
+ * Returns 1, or 0 if there is none, or NAME_INVALID, NAME_TOO_LONG, PERMISSION, TIMEOUT.
+ */
+DSMR_API int32_t dsmr_registry_destroy(const char *name, uint32_t name_length,
+                                       const char *directory, uint32_t directory_length,
+                                       dsmr_error *error);
+
+typedef struct dsmr_backend_info {
+  uint32_t backend_id;
+  uint32_t pid;
+  uint32_t tid;
+  uint32_t database_id;
+  uint64_t attached_ns;   /* wall clock */
+  uint32_t segment_count; /* segments it is attached to */
+  uint32_t is_self;       /* 1 for the caller */
+  uint32_t label_length;
+  uint32_t database_length;
+  uint32_t waiting_length; /* length of `waiting`, 0 when it waits for nothing */
+  uint32_t reserved;
+  char label[DSMR_LABEL_SIZE];
+  char database[DSMR_NAME_SIZE];
+  char waiting[DSMR_NAME_SIZE]; /* the segment whose initialisation it waits for */
+} dsmr_backend_info;
+
+/*
+ * Lists the live backends, reaping dead ones first: one consistent snapshot. Returns their
+ * number and fills at most `capacity`; or CLOSED, UNSUPPORTED, TIMEOUT.
+ */
+DSMR_API int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
+                               dsmr_error *error);
+
+/* ---- segments ---------------------------------------------------------------------- */
+
+/*
+ * GetNamedDSMSegment in parts, so that the init callback may throw, nest and take its time:
+ *
+ *   begin -> DSMR_FOUND       attached, initialised by somebody else (or by us, earlier)
+ *         -> DSMR_INITIALIZE  attached, all zero, ours to fill; then commit or abort
+ *         -> DSMR_WAIT        another backend is at it; dsmr_segment_wait, then begin again
+ *
+ * dsmr_get_named_segment below is the loop for C programs.
+ */
+enum dsmr_begin { DSMR_FOUND = 0, DSMR_INITIALIZE = 1, DSMR_WAIT = 2 };
+
+typedef struct dsmr_segment_request {
+  uint64_t size;      /* bytes; 0 = whatever is there (NOT_FOUND if there is nothing) */
+  uint32_t lifetime;  /* enum dsmr_lifetime; only used by whoever creates it */
+  int32_t timeout_ms; /* for the whole of begin and wait; -1 = for ever */
+} dsmr_segment_request;
+
+typedef struct dsmr_segment_ticket {
+  uint64_t started_ns; /* in: 0 at the first begin of a request; then left alone */
+  uint64_t address;    /* FOUND, INITIALIZE: the user's bytes, aligned to 64 */
+  uint64_t size;       /* likewise: how many */
+  uint64_t id;         /* the segment's id, never given twice in a registry */
+  uint32_t segment;    /* FOUND, INITIALIZE: the handle */
+  uint32_t entry;      /* WAIT: what dsmr_segment_wait needs */
+  uint32_t word;       /* likewise */
+  uint32_t owner;      /* WAIT: backend id of who is at it */
+  uint32_t owner_pid;  /* WAIT: for people */
+  uint32_t reserved;
+} dsmr_segment_ticket;
+
+/*
+ * Finds, attaches or starts to initialise the segment `name`. Does not wait.
+ *
+ * A backend that has the segment attached gets the same handle and address again. Memory to
+ * be initialised is zero, and reserved: writing to it cannot fail for want of space.
+ * No lock is held when this returns, whatever it returns.
+ *
+ * Returns an enum dsmr_begin and fills `ticket`, or
+ *   NAME_INVALID, NAME_TOO_LONG, SIZE_INVALID
+ *   NOT_FOUND       size 0 and nothing there
+ *   SIZE_MISMATCH   there, with another size: error.actual and error.requested
+ *   REGISTRY_FULL   no entry free
+ *   NO_SPACE        the directory has not the room; nothing is left behind
+ *   INIT_RECURSION  this backend is initialising that very name
+ *   DEADLOCK        its initialiser waits, in the end, for this backend
+ *   PERMISSION, CORRUPT  the segment's file is refused; the message names it
+ *   CLOSED, UNSUPPORTED, TIMEOUT (table lock)
+ */
+DSMR_API int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
+                                    const dsmr_segment_request *request,
+                                    dsmr_segment_ticket *ticket, dsmr_error *error);
+
+/*
+ * After DSMR_WAIT: sleeps until the entry changes, its initialiser dies, or some 100 ms have
+ * gone by, whichever is first. Blocks the thread. Returns 0: call begin again; or TIMEOUT
+ * once the request's timeout has passed since the first begin; CLOSED, UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_segment_wait(uint32_t registry, const char *name, uint32_t name_length,
+                                   const dsmr_segment_request *request,
+                                   const dsmr_segment_ticket *ticket, dsmr_error *error);
+
+/*
+ * After DSMR_INITIALIZE: publishes the segment and wakes the waiters. What was written
+ * before is seen by everyone who attaches. Returns 0, or CLOSED, UNSUPPORTED, TIMEOUT (then
+ * it is still ours to commit or abort); NOT_HELD: the segment is not being initialised.
+ */
+DSMR_API int32_t dsmr_segment_commit(uint32_t segment, dsmr_error *error);
+
+/*
+ * After DSMR_INITIALIZE: gives up. The memory is freed, the handle and the address are
+ * invalid, the next waiter becomes initialiser, with any size. Returns as commit.
+ */
+DSMR_API int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error);
+
+/*
+ * Attaches a segment that is there and initialised, of whatever size; as begin with size 0,
+ * but one that is still being initialised is NOT_FOUND, too.
+ */
+DSMR_API int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
+                                     dsmr_segment_ticket *ticket, dsmr_error *error);
+
+/*
+ * Unmaps the segment: its address is invalid from here on, and so is the handle. Returns 0,
+ * or CLOSED, UNSUPPORTED. If the table lock cannot be had the memory is unmapped all the
+ * same, and the registry learns of it when the backend leaves.
+ */
+DSMR_API int32_t dsmr_segment_detach(uint32_t segment);
+
+/*
+ * For bindings whose language may still hold the address when the segment is detached (an
+ * ArrayBuffer that was transferred to another Worker, say): from here on, when the memory is
+ * unmapped, private zeros take its place, so that a late access finds nothing instead of
+ * faulting. Costs address space, not memory. A thread that ends does this to all it has.
+ * Returns 0, or CLOSED, UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_segment_park(uint32_t segment);
+
+/*
+ * Removes a name. Backends that are attached keep their memory until they detach; the name
+ * is free at once. One that is being initialised is not there yet and is left alone.
+ * Returns 1, or 0 if there is no such segment; or NAME_INVALID, NAME_TOO_LONG, CLOSED,
+ * UNSUPPORTED, TIMEOUT.
+ */
+DSMR_API int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
+                                   dsmr_error *error);
+
+/*
+ * 1 while the attached segment is what its name means in the registry, 0 once it was dropped
+ * or the registry destroyed, CLOSED for a stale handle. A hot call: no lock, no system call.
+ */
+DSMR_API int32_t dsmr_segment_is_current(uint32_t segment);
+
+typedef struct dsmr_segment_info {
+  uint64_t id;
+  uint64_t size;
+  uint64_t created_ns; /* wall clock */
+  uint32_t creator_pid;
+  uint32_t is_ready;   /* 0: being initialised */
+  uint32_t lifetime;   /* enum dsmr_lifetime */
+  uint32_t backend_count; /* attached ones */
+  uint32_t name_length;
+  uint32_t owner;      /* backend id of who created it, or is at it */
+  char name[DSMR_NAME_SIZE];
+} dsmr_segment_info;
+
+/* Lists the segments; as dsmr_backends. */
+DSMR_API int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
+                               dsmr_error *error);
+
+/* ---- for C programs ---------------------------------------------------------------- */
+
+/* The address and size of an attached segment; NULL and 0 for a stale handle. */
+DSMR_API void *dsmr_segment_address(uint32_t segment);
+DSMR_API uint64_t dsmr_segment_size(uint32_t segment);
+
+/* Fills a fresh, zeroed segment. 0, or any negative number to give it up. */
+typedef int32_t (*dsmr_init_callback)(void *address, uint64_t size, void *argument);
+
+/*
+ * The segment `name` (NUL-terminated), as GetNamedDSMSegment: creates it if it is not there
+ * and has exactly one backend run `init` (which may be NULL: then it is all zero); everyone
+ * else waits here until it is done. `found` (may be NULL) is false for the one that
+ * initialised. Blocks as long as another backend initialises, at most `timeout_ms`
+ * (-1 = for ever).
+ *
+ * No lock is held while `init` runs, and it may ask for other segments. If it fails, the
+ * segment is freed, the caller gets INIT_FAILED and the next waiter tries. If its process
+ * dies, the next waiter tries.
+ *
+ * Returns the segment's handle, or a status of begin, wait or commit, or INIT_FAILED.
+ *
+ *   bool found;
+ *   int32_t seg = dsmr_get_named_segment(shop, "hits", 4096, NULL, NULL, -1, &found, NULL);
+ *   _Atomic uint32_t *hits = dsmr_segment_address((uint32_t)seg);
+ */
+DSMR_API int32_t dsmr_get_named_segment(uint32_t registry, const char *name, uint64_t size,
+                                        dsmr_init_callback init, void *argument,
+                                        int32_t timeout_ms, bool *found, dsmr_error *error);
+
+/* The name of a status without its prefix, such as "NOT_FOUND"; "" for a number unknown. */
+DSMR_API const char *dsmr_status_name(int32_t status);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

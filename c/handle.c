@@ -1,0 +1,115 @@
+/*
+ * handle.c - the process's handle table.
+ *
+ * The hardest race: one thread looks a handle up while another creates or destroys handles.
+ * A handle belongs to one thread, which is the only one to destroy it, so the object behind
+ * a valid lookup stays for the length of the call. A wrong thread's lookup may meet a cell
+ * in change: it reads `tag` (acquire) before `object` and again after, and the tag never
+ * comes back to an old value within 32,767 reuses.
+ */
+#include "handle.h"
+
+#include "dsmr.h"
+#include "os.h"
+#include "process.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+/* tag: kind << 16 | generation; kind 0 = free. */
+struct cell {
+  _Atomic(void *) object;
+  _Atomic uint32_t tag;
+  uint32_t next_free; /* index + 1; under the process lock */
+};
+
+struct table {
+  uint32_t is_started; /* zero again in a forked child */
+  uint32_t used;       /* cells ever given out */
+  uint32_t first_free; /* index + 1 */
+  uint32_t last_free;
+  struct cell cells[HANDLES_MAX];
+};
+
+static struct table *_Atomic table_address;
+
+static struct table *table(void) {
+  return atomic_load_explicit(&table_address, memory_order_acquire);
+}
+
+int32_t handle_start(void) {
+  struct table *t = table();
+  if (t == NULL) {
+    t = os_memory_wiped_by_fork(sizeof *t);
+    if (t == NULL) return DSMR_E_NO_SPACE;
+    /* Release; pairs with the acquire in table(). */
+    atomic_store_explicit(&table_address, t, memory_order_release);
+  }
+  t->is_started = 1;
+  return 0;
+}
+
+int32_t handle_is_started(void) {
+  struct table *t = table();
+  return t != NULL && t->is_started != 0;
+}
+
+#define INDEX(handle) ((handle) & 0xffffu)
+#define GENERATION(tag) ((tag) & 0x7fffu)
+#define TAG(kind, generation) ((uint32_t)(kind) << 16 | (uint32_t)(generation))
+
+uint32_t handle_create(enum handle_kind kind, void *object) {
+  process_lock();
+  struct table *t = table();
+  uint32_t index;
+  /* The free queue is drawn on only when every cell has been used once: see above. */
+  if (t->used < HANDLES_MAX) {
+    index = t->used++;
+  } else if (t->first_free != 0) {
+    index = t->first_free - 1;
+    t->first_free = t->cells[index].next_free;
+    if (t->first_free == 0) t->last_free = 0;
+  } else {
+    process_unlock();
+    return 0;
+  }
+  struct cell *cell = &t->cells[index];
+  uint32_t generation = GENERATION(atomic_load_explicit(&cell->tag, memory_order_relaxed)) + 1;
+  if (generation > 0x7fffu) generation = 1;
+  atomic_store_explicit(&cell->object, object, memory_order_relaxed);
+  /* Release; pairs with the acquire in handle_find. */
+  atomic_store_explicit(&cell->tag, TAG(kind, generation), memory_order_release);
+  process_unlock();
+  return generation << 16 | index;
+}
+
+void handle_destroy(uint32_t handle) {
+  process_lock();
+  struct table *t = table();
+  struct cell *cell = &t->cells[INDEX(handle)];
+  uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
+  if (tag >> 16 != 0 && GENERATION(tag) == handle >> 16) {
+    atomic_store_explicit(&cell->tag, GENERATION(tag), memory_order_release);
+    cell->next_free = 0;
+    if (t->last_free != 0) {
+      t->cells[t->last_free - 1].next_free = INDEX(handle) + 1;
+    } else {
+      t->first_free = INDEX(handle) + 1;
+    }
+    t->last_free = INDEX(handle) + 1;
+  }
+  process_unlock();
+}
+
+void *handle_find(uint32_t handle, enum handle_kind kind) {
+  struct table *t = table();
+  if (t == NULL || handle > INT32_MAX) return NULL;
+  struct cell *cell = &t->cells[INDEX(handle)];
+  uint32_t wanted = TAG(kind, handle >> 16);
+  /* Acquire; pairs with the release in handle_create. */
+  if (atomic_load_explicit(&cell->tag, memory_order_acquire) != wanted) return NULL;
+  void *object = atomic_load_explicit(&cell->object, memory_order_relaxed);
+  atomic_thread_fence(memory_order_acquire);
+  if (atomic_load_explicit(&cell->tag, memory_order_relaxed) != wanted) return NULL;
+  return object;
+}

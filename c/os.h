@@ -1,0 +1,115 @@
+/*
+ * os.h - everything the library asks of the operating system, and nothing else.
+ *
+ * One implementation per system: os_linux.c, os_darwin.c. No other file of the library
+ * includes a system header or names a system.
+ *
+ * Calls return 0 (or what they say) on success and -errno on failure, and set nothing else.
+ *
+ * OFD locks belong to an open file description, so two descriptions in one process exclude
+ * each other, and the kernel drops a lock when its description goes: at the latest when the
+ * process dies, zombie or not, in whatever pid namespace. That is the only liveness test
+ * the library believes.
+ */
+#ifndef DSMR_OS_H
+#define DSMR_OS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct os_file_info {
+  uint64_t size;
+  uint64_t device;
+  uint64_t inode;
+  uint32_t uid;
+  uint32_t link_count;
+  bool is_regular;
+};
+
+/* The directory used when neither the caller nor $DSMR_DIR names one. */
+const char *os_default_directory(void);
+
+/* Opens an existing file read-write: never creates, never follows a last symbolic link
+ * (-ELOOP), never blocks on a FIFO. Returns the descriptor. */
+int32_t os_file_open(const char *path);
+
+/*
+ * Creates a file with mode 0600 that has no name yet in the directory of `path`, or, where
+ * the file system cannot do that, under the name `temporary`. Returns the descriptor.
+ * os_file_publish then gives it the name `path`, in one step: -EEXIST if that is taken.
+ */
+int32_t os_file_create_nameless(const char *directory, const char *temporary, bool *is_named);
+int32_t os_file_publish(int fd, const char *temporary, bool is_named, const char *path);
+
+/* Creates `path` with mode 0600; -EEXIST if it is there. Returns the descriptor. */
+int32_t os_file_create(const char *path);
+
+int32_t os_file_info(int fd, struct os_file_info *info);
+int32_t os_path_info(const char *path, struct os_file_info *info); /* of a link: the link */
+/* Reads at most `size` bytes from the start; returns how many. */
+int32_t os_file_read(int fd, void *bytes, size_t size);
+int32_t os_file_unlink(const char *path);
+void os_file_close(int fd);
+
+/*
+ * Makes the file `size` bytes long, all zero, with the space reserved, so that no later
+ * write to a mapping of it can fail. -ENOSPC (with the bytes that are free in `free_bytes`,
+ * if known) or -EFBIG (the process's file size limit, likewise): found out beforehand
+ * where possible. Interrupted by signals it goes on.
+ */
+int32_t os_file_reserve(int fd, uint64_t size, uint64_t *free_bytes);
+
+int32_t os_map(int fd, uint64_t size, void **address);
+void os_unmap(void *address, uint64_t size);
+/* Puts private zeros where a mapping was. */
+void os_unmap_to_zeros(void *address, uint64_t size);
+
+/* One byte of an OFD write lock. try: -EAGAIN if somebody else has it. */
+int32_t os_lock_try(int fd, int64_t byte);
+int32_t os_lock_release(int fd, int64_t byte);
+/* 1 if another description holds the byte, 0 if none does. */
+int32_t os_lock_is_held(int fd, int64_t byte);
+
+/*
+ * Sleeps while *word == expected, at most timeout_ns. Returns on a wake-up, a change, a
+ * signal, or for no reason: the caller looks again. Works across processes.
+ */
+void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+void os_futex_wake(_Atomic uint32_t *word, uint32_t count);
+
+uint64_t os_monotonic_ns(void);
+uint64_t os_wall_ns(void);
+uint32_t os_pid(void);
+uint32_t os_tid(void);
+uint32_t os_uid(void); /* effective */
+int32_t os_random(uint64_t *value);
+
+/* Calls visit for each name in the directory until it returns non-zero, which is returned. */
+int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *name, void *argument),
+                          void *argument);
+
+/* Zeroed private memory that a forked child sees as zeros again. */
+void *os_memory_wiped_by_fork(size_t size);
+
+/* What the system says about an errno, for messages. */
+const char *os_errno_text(int32_t os_errno);
+
+/* The portable reading of a system error: a DSMR_E_... status. */
+int32_t os_status_of(int32_t os_errno);
+
+/*
+ * Fault injection, in test builds (-DDSMR_FAULTS) only: the test counts the system calls
+ * that can fail and makes the n-th fail with an errno of its choice.
+ */
+#ifdef DSMR_FAULTS
+struct os_fault {
+  uint32_t countdown; /* 1 = the next call fails; 0 = none does */
+  int32_t os_errno;
+  uint32_t calls; /* counted so far */
+};
+extern struct os_fault os_fault;
+#endif
+
+#endif

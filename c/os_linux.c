@@ -1,0 +1,316 @@
+/*
+ * os_linux.c - the operating-system seam on Linux.
+ *
+ * The library is linked without a C library and serves glibc and musl processes alike, so
+ * what the two spell differently (struct statfs, fstat's symbol) goes through syscall().
+ */
+#include "os.h"
+
+#include "dsmr.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef F_OFD_GETLK
+#define F_OFD_GETLK 36
+#define F_OFD_SETLK 37
+#endif
+
+#ifdef DSMR_FAULTS
+struct os_fault os_fault;
+static int32_t fault(void) {
+  os_fault.calls++;
+  if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
+  return -os_fault.os_errno;
+}
+#define FAULT()                           \
+  do {                                    \
+    int32_t injected = fault();           \
+    if (injected != 0) return injected;   \
+  } while (0)
+#else
+#define FAULT() (void)0
+#endif
+
+/* A system call's result in this library's terms. */
+static int32_t result(int64_t value) { return value < 0 ? -errno : (int32_t)value; }
+
+const char *os_default_directory(void) { return "/dev/shm"; }
+
+/* ---- files ----------------------------------------------------------------------- */
+
+#define OPEN_FLAGS (O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
+int32_t os_file_open(const char *path) {
+  FAULT();
+  return result(open(path, OPEN_FLAGS));
+}
+
+/* The umask may have taken bits that we need; it must not add any, and cannot. */
+static int32_t created(int fd) {
+  if (fd < 0) return -errno;
+  if (fchmod(fd, 0600) != 0) {
+    int32_t failure = -errno;
+    close(fd);
+    return failure;
+  }
+  return fd;
+}
+
+int32_t os_file_create(const char *path) {
+  FAULT();
+  return created(open(path, OPEN_FLAGS | O_CREAT | O_EXCL, 0600));
+}
+
+int32_t os_file_create_nameless(const char *directory, const char *temporary, bool *is_named) {
+  FAULT();
+  *is_named = false;
+  int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  /* EOPNOTSUPP: this file system cannot. EISDIR: this kernel cannot. */
+  if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return created(fd);
+  *is_named = true;
+  return os_file_create(temporary);
+}
+
+int32_t os_file_publish(int fd, const char *temporary, bool is_named, const char *path) {
+  FAULT();
+  if (is_named) return result(syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1u));
+  char self[32];
+  (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  return result(linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+}
+
+static void file_info_of(const struct stat *status, struct os_file_info *info) {
+  *info = (struct os_file_info){
+      .size = status->st_size < 0 ? 0 : (uint64_t)status->st_size,
+      .device = status->st_dev,
+      .inode = status->st_ino,
+      .uid = status->st_uid,
+      .link_count = (uint32_t)status->st_nlink,
+      .is_regular = S_ISREG(status->st_mode),
+  };
+}
+
+int32_t os_file_info(int fd, struct os_file_info *info) {
+  FAULT();
+  struct stat status;
+  if (syscall(SYS_fstat, fd, &status) != 0) return -errno;
+  file_info_of(&status, info);
+  return 0;
+}
+
+int32_t os_path_info(const char *path, struct os_file_info *info) {
+  FAULT();
+  struct stat status;
+  if (syscall(SYS_newfstatat, AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) != 0) return -errno;
+  file_info_of(&status, info);
+  return 0;
+}
+
+int32_t os_file_read(int fd, void *bytes, size_t size) {
+  FAULT();
+  size_t got = 0;
+  while (got < size) {
+    ssize_t count = pread(fd, (char *)bytes + got, size - got, (off_t)got);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return -errno;
+    if (count == 0) break;
+    got += (size_t)count;
+  }
+  return (int32_t)got;
+}
+
+int32_t os_file_unlink(const char *path) {
+  FAULT();
+  return result(unlink(path));
+}
+
+void os_file_close(int fd) { close(fd); }
+
+int32_t os_file_reserve(int fd, uint64_t size, uint64_t *free_bytes) {
+  FAULT();
+  *free_bytes = 0;
+  /* Past the limit the kernel would send SIGXFSZ, which kills: ask first. */
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+      size > limit.rlim_cur) {
+    *free_bytes = limit.rlim_cur;
+    return -EFBIG;
+  }
+  /* tmpfs takes page after page before it finds out that there are too few: ask first. A
+   * file system that knows no bound says it has 0 blocks. */
+  struct statfs space;
+  if (syscall(SYS_fstatfs, fd, &space) == 0 && space.f_blocks > 0) {
+    *free_bytes = (uint64_t)space.f_bavail * (uint64_t)space.f_bsize;
+    if (size > *free_bytes) return -ENOSPC;
+  }
+  /* In pieces: tmpfs undoes a whole call when a signal interrupts it, and a runtime that
+   * is sent signals often enough would never get a large segment. */
+  const uint64_t piece = UINT64_C(16) << 20;
+  for (uint64_t done = 0; done < size;) {
+    uint64_t length = size - done < piece ? size - done : piece;
+    if (syscall(SYS_fallocate, fd, 0, (off_t)done, (off_t)length) == 0) {
+      done += length;
+    } else if (errno != EINTR) {
+      return -errno;
+    }
+  }
+  return 0;
+}
+
+int32_t os_map(int fd, uint64_t size, void **address) {
+  FAULT();
+  void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (mapped == MAP_FAILED) return -errno;
+  *address = mapped;
+  return 0;
+}
+
+void os_unmap(void *address, uint64_t size) { munmap(address, size); }
+
+void os_unmap_to_zeros(void *address, uint64_t size) {
+  void *zeros = mmap(address, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  /* If even that fails the old mapping stays: still no fault. */
+  (void)zeros;
+}
+
+/* ---- locks on bytes -------------------------------------------------------------- */
+
+static int32_t lock_call(int fd, int command, short type, int64_t byte, struct flock *lock) {
+  *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+  int outcome;
+  do {
+    outcome = fcntl(fd, command, lock);
+  } while (outcome != 0 && errno == EINTR);
+  return outcome == 0 ? 0 : -errno;
+}
+
+int32_t os_lock_try(int fd, int64_t byte) {
+  FAULT();
+  struct flock lock;
+  int32_t outcome = lock_call(fd, F_OFD_SETLK, F_WRLCK, byte, &lock);
+  return outcome == -EACCES ? -EAGAIN : outcome;
+}
+
+int32_t os_lock_release(int fd, int64_t byte) {
+  struct flock lock;
+  return lock_call(fd, F_OFD_SETLK, F_UNLCK, byte, &lock);
+}
+
+int32_t os_lock_is_held(int fd, int64_t byte) {
+  FAULT();
+  struct flock lock;
+  int32_t outcome = lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock);
+  if (outcome != 0) return outcome;
+  return lock.l_type != F_UNLCK;
+}
+
+/* ---- futex ----------------------------------------------------------------------- */
+
+/* Not FUTEX_PRIVATE_FLAG: a private wake-up never reaches another process. */
+
+void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns) {
+  struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                             .tv_nsec = (long)(timeout_ns % 1000000000u)};
+  syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
+}
+
+void os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
+  syscall(SYS_futex, word, FUTEX_WAKE, count > INT32_MAX ? INT32_MAX : count, NULL, NULL, 0);
+}
+
+/* ---- the rest -------------------------------------------------------------------- */
+
+static uint64_t clock_ns(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t os_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t os_wall_ns(void) { return clock_ns(CLOCK_REALTIME); }
+uint32_t os_pid(void) { return (uint32_t)getpid(); }
+uint32_t os_tid(void) { return (uint32_t)syscall(SYS_gettid); }
+uint32_t os_uid(void) { return (uint32_t)geteuid(); }
+
+int32_t os_random(uint64_t *value) {
+  FAULT();
+  long got;
+  do {
+    got = syscall(SYS_getrandom, value, sizeof *value, 0);
+  } while (got < 0 && errno == EINTR);
+  return got == (long)sizeof *value ? 0 : -EIO;
+}
+
+int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *name, void *argument),
+                          void *argument) {
+  FAULT();
+  DIR *stream = opendir(directory);
+  if (stream == NULL) return -errno;
+  int32_t outcome = 0;
+  struct dirent *found;
+  while (outcome == 0) {
+    errno = 0;
+    found = readdir(stream);
+    if (found == NULL) {
+      outcome = -errno;
+      break;
+    }
+    outcome = visit(found->d_name, argument);
+  }
+  closedir(stream);
+  return outcome;
+}
+
+void *os_memory_wiped_by_fork(size_t size) {
+  void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return NULL;
+  /* Before Linux 4.14 a forked child would see its parent's handles; that is all. */
+  (void)madvise(memory, size, MADV_WIPEONFORK);
+  return memory;
+}
+
+const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }
+
+int32_t os_status_of(int32_t os_errno) {
+  switch (os_errno) {
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ELOOP:
+      return DSMR_E_PERMISSION;
+    case ENOENT:
+    case ENOTDIR:
+      return DSMR_E_NOT_FOUND;
+    case EEXIST:
+      return DSMR_E_EXISTS;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case ENOLCK:
+      return DSMR_E_NO_SPACE;
+    case ENAMETOOLONG:
+      return DSMR_E_NAME_TOO_LONG;
+    case ENXIO:
+    case EISDIR:
+      return DSMR_E_CORRUPT;
+    default:
+      return DSMR_E_UNSUPPORTED;
+  }
+}

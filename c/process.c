@@ -1,0 +1,162 @@
+/*
+ * process.c - what belongs to the process as a whole.
+ *
+ * The hardest race: a thread starts the library while another does. `started_pid` goes
+ * 0 -> STARTING -> pid by compare-and-swap; losers wait for the pid. In a forked child it
+ * holds the parent's pid, so the first call there starts again, and forgets first.
+ */
+#include "process.h"
+
+#include "dsmr.h"
+#include "handle.h"
+#include "os.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STARTING UINT32_MAX
+
+static _Atomic uint32_t started_pid;
+static pthread_key_t thread_key;
+static bool has_thread_key;
+#define MAPPING_BUCKETS 1024u
+static struct mapping *mappings[MAPPING_BUCKETS]; /* by inode; under the process lock */
+
+/* ---- the process lock ------------------------------------------------------------- */
+
+/*
+ * 0 free, 1 held, 2 held and perhaps waited for. Not a pthread mutex: its size differs
+ * between C libraries on some machines, and this library serves all of them.
+ */
+static _Atomic uint32_t lock_word;
+
+#define LOCK_SLEEP_NS 50000000u
+
+void process_lock(void) {
+  uint32_t seen = 0;
+  /* Acquire; pairs with the release in process_unlock. */
+  if (atomic_compare_exchange_strong_explicit(&lock_word, &seen, 1, memory_order_acquire,
+                                              memory_order_relaxed)) {
+    return;
+  }
+  /* Having waited, mark it waited for: others may still sleep, and our release wakes one. */
+  while (atomic_exchange_explicit(&lock_word, 2, memory_order_acquire) != 0) {
+    os_futex_wait(&lock_word, 2, LOCK_SLEEP_NS);
+  }
+}
+
+void process_unlock(void) {
+  /* Release; pairs with the acquires in process_lock. */
+  if (atomic_exchange_explicit(&lock_word, 0, memory_order_release) == 2) {
+    os_futex_wake(&lock_word, 1);
+  }
+}
+
+/* ---- start, threads, fork ---------------------------------------------------------- */
+
+static int32_t start(void (*thread_ends)(void *list)) {
+  /* The key outlives a fork, and so does the registration of its destructor. */
+  if (!has_thread_key && pthread_key_create(&thread_key, thread_ends) != 0) {
+    return DSMR_E_NO_SPACE;
+  }
+  has_thread_key = true;
+  return handle_start();
+}
+
+int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void)) {
+  uint32_t pid = os_pid();
+  for (;;) {
+    /* Acquire; pairs with the release below: the key and the table are there. */
+    uint32_t seen = atomic_load_explicit(&started_pid, memory_order_acquire);
+    if (seen == pid) return 0;
+    if (seen == STARTING) {
+      os_futex_wait(&started_pid, STARTING, LOCK_SLEEP_NS);
+      continue;
+    }
+    if (!atomic_compare_exchange_strong_explicit(&started_pid, &seen, STARTING,
+                                                 memory_order_acquire, memory_order_relaxed)) {
+      continue;
+    }
+    if (seen != 0) {
+      /* A forked child. Another thread of the parent may have held the lock. */
+      atomic_store_explicit(&lock_word, 0, memory_order_relaxed);
+      memset(mappings, 0, sizeof mappings);
+      pthread_setspecific(thread_key, NULL);
+      after_fork();
+    }
+    int32_t outcome = start(thread_ends);
+    /* Release; pairs with the acquire above. */
+    atomic_store_explicit(&started_pid, outcome == 0 ? pid : 0, memory_order_release);
+    os_futex_wake(&started_pid, UINT32_MAX);
+    return outcome;
+  }
+}
+
+uintptr_t process_thread(void) { return (uintptr_t)pthread_self(); }
+
+void process_set_thread_list(void *list) { pthread_setspecific(thread_key, list); }
+
+void *process_thread_list(void) { return pthread_getspecific(thread_key); }
+
+/* ---- mappings ----------------------------------------------------------------------- */
+
+static struct mapping **bucket_of(uint64_t inode) { return &mappings[inode % MAPPING_BUCKETS]; }
+
+int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
+                        struct mapping **mapping) {
+  struct mapping **bucket = bucket_of(inode);
+  process_lock();
+  /* An inode that we have mapped cannot be given to another file meanwhile. */
+  for (struct mapping *m = *bucket; m != NULL; m = m->next) {
+    if (m->device == device && m->inode == inode && m->size == size) {
+      m->use_count++;
+      *mapping = m;
+      process_unlock();
+      return 0;
+    }
+  }
+  struct mapping *m = malloc(sizeof *m);
+  int32_t outcome = m == NULL ? -ENOMEM : os_map(fd, size, &m->address);
+  if (outcome == 0) {
+    m->device = device;
+    m->inode = inode;
+    m->size = size;
+    m->use_count = 1;
+    m->leaves_zeros = false;
+    m->next = *bucket;
+    *bucket = m;
+    *mapping = m;
+  } else {
+    free(m);
+  }
+  process_unlock();
+  return outcome;
+}
+
+void mapping_release(struct mapping *mapping) {
+  process_lock();
+  bool is_last = --mapping->use_count == 0;
+  if (is_last) {
+    struct mapping **link = bucket_of(mapping->inode);
+    while (*link != mapping) link = &(*link)->next;
+    *link = mapping->next;
+  }
+  process_unlock();
+  /* Unmapping a large segment takes long: not under the lock. */
+  if (is_last && mapping->leaves_zeros) {
+    os_unmap_to_zeros(mapping->address, mapping->size);
+  } else if (is_last) {
+    os_unmap(mapping->address, mapping->size);
+  }
+  if (is_last) free(mapping);
+}
+
+void mapping_leave_zeros(struct mapping *mapping) {
+  process_lock();
+  mapping->leaves_zeros = true;
+  process_unlock();
+}

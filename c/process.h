@@ -1,0 +1,51 @@
+/*
+ * process.h - what belongs to the process as a whole: one lock, the mappings its threads
+ * share, what happens when a thread ends, what happens after fork.
+ */
+#ifndef DSMR_PROCESS_H
+#define DSMR_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * Once per process, and again in a forked child, where everything inherited is forgotten:
+ * the parent's backends are not ours, and `after_fork` closes their descriptors. When a
+ * thread ends that has a list, `thread_ends` gets it. Returns 0 or DSMR_E_NO_SPACE.
+ */
+int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void));
+
+/* The one lock over process-local tables. Held for microseconds, never around a wait. */
+void process_lock(void);
+void process_unlock(void);
+
+/* A number for the calling thread that no other living thread has; never 0. */
+uintptr_t process_thread(void);
+
+/* The calling thread's list. */
+void process_set_thread_list(void *list);
+void *process_thread_list(void);
+
+/* ---- mappings, shared by the threads of the process --------------------------------- */
+
+/*
+ * A file mapped once, however many backends of the process use it: a second one costs no
+ * mmap, and ThreadSanitizer sees that two threads touch the same word.
+ */
+struct mapping {
+  struct mapping *next;
+  uint64_t device;
+  uint64_t inode;
+  uint64_t size;
+  void *address;
+  uint32_t use_count;
+  bool leaves_zeros; /* somebody may still look at it when it is unmapped */
+};
+
+/* Maps `size` bytes of an open file, or shares the mapping there is. -errno on failure. */
+int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
+                        struct mapping **mapping);
+void mapping_release(struct mapping *mapping);
+void mapping_leave_zeros(struct mapping *mapping);
+
+#endif

@@ -1,0 +1,756 @@
+/*
+ * registry.c - the public calls: registries, and init-once over the entry table.
+ *
+ * Init-once. An entry goes FREE -> INITIALIZING(backend) -> READY (see layout.h). `begin`
+ * decides under the table lock which of them it meets; the lock is let go before any file is
+ * filled, any callback runs, or anybody waits. The races and their answers:
+ *
+ *   - Two begin at once: the table lock orders them; the second finds INITIALIZING.
+ *   - The initialiser commits between a waiter's begin and its sleep: the entry's word has
+ *     changed, so the futex does not sleep.
+ *   - The initialiser dies: nobody wakes the waiters. Each looks at its liveness after every
+ *     bounded sleep, and begins again, which reaps it and makes the waiter initialiser.
+ *   - It dies between commit's store and the wake-up: the same bounded sleep, then READY.
+ *   - A waits for B's entry, B for A's: each publishes what it waits for before it lets the
+ *     table lock go; so the one that comes last sees the whole cycle, and it alone.
+ */
+#include "dsmr.h"
+
+#include "backend.h"
+#include "entry.h"
+#include "os.h"
+#include "segment.h"
+#include "status.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* A waiter's first and longest sleep between two looks at its initialiser's liveness. */
+#define WAIT_SLEEP_MIN_NS 500000u
+#define WAIT_SLEEP_MAX_NS 20000000u
+/* How long one dsmr_segment_wait lasts at most: runtimes end Workers between two calls. */
+#define WAIT_CALL_MAX_NS 100000000u
+
+/* ---- registries ---------------------------------------------------------------------- */
+
+int32_t dsmr_default_directory(char *directory, uint32_t capacity, dsmr_error *error) {
+  struct control_place place;
+  int32_t outcome = control_place(&place, NULL, 0, NULL, 0, error);
+  if (outcome != 0) return outcome;
+  uint32_t length = (uint32_t)strlen(place.directory);
+  memcpy(directory, place.directory, length < capacity ? length : capacity);
+  return (int32_t)length;
+}
+
+int32_t dsmr_registry_open(const char *name, uint32_t name_length, const char *directory,
+                           uint32_t directory_length, const char *database,
+                           uint32_t database_length, const dsmr_registry_options *options,
+                           dsmr_error *error) {
+  static const dsmr_registry_options defaults = {.timeout_ms = -1};
+  if (options == NULL) options = &defaults;
+  if (database == NULL || database_length == 0) {
+    database = "default";
+    database_length = 7;
+  }
+  struct control_place place;
+  int32_t outcome = control_place(&place, name == NULL ? "" : name, name_length, directory,
+                                  directory_length, error);
+  if (outcome == 0) outcome = status_check_name(error, "database", database, database_length);
+  if (outcome == 0 && options->mode > DSMR_MODE_ATTACH) {
+    outcome = FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, options->mode, DSMR_MODE_ATTACH,
+                           "%u is no mode to open a registry in.", options->mode);
+  }
+  if (outcome == 0) outcome = backend_start_process(error);
+  if (outcome != 0) return outcome;
+  struct backend_options wanted = {
+      .database = database,
+      .database_length = database_length,
+      .mode = options->mode,
+      .limits = {options->backend_count_max, options->segment_count_max},
+      .timeout_ms = options->timeout_ms,
+  };
+  if (wanted.limits.backend_count_max == 0) wanted.limits.backend_count_max = DSMR_BACKENDS_DEFAULT;
+  if (wanted.limits.segment_count_max == 0) wanted.limits.segment_count_max = DSMR_SEGMENTS_DEFAULT;
+  memcpy(wanted.label, options->label, sizeof wanted.label);
+  struct backend *backend = NULL;
+  outcome = backend_open(&place, &wanted, &backend, error);
+  return outcome == 0 ? (int32_t)backend->handle : outcome;
+}
+
+int32_t dsmr_registry_close(uint32_t registry) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, NULL);
+  if (outcome == 0) backend_close(backend);
+  return outcome;
+}
+
+int32_t dsmr_registry_is_usable(uint32_t registry) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, NULL);
+  return outcome == 0 ? control_is_ready(&backend->control) : outcome;
+}
+
+static uint32_t live_backends(struct control *control, uint32_t own_slot) {
+  uint32_t count = 0;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
+    uint32_t id = BACKEND_ID(SLOT_GENERATION(word), slot);
+    if (SLOT_STATE(word) == SLOT_LIVE && backend_is_alive(control, own_slot, id)) count++;
+  }
+  return count;
+}
+
+static void describe(struct control *control, uint32_t own_slot, dsmr_registry_info *info) {
+  *info = (dsmr_registry_info){
+      .size = control->mapping->size,
+      .created_ns = control->header->created_ns,
+      .creator_pid = control->header->creator_pid,
+      .backend_count = live_backends(control, own_slot),
+      .backend_count_max = control->backend_count_max,
+      .segment_count =
+          atomic_load_explicit(&control->header->segment_count, memory_order_relaxed),
+      .segment_count_max = control->segment_count_max,
+      .name_length = (uint32_t)strlen(control->place.name),
+  };
+  memcpy(info->name, control->place.name, sizeof info->name);
+}
+
+int32_t dsmr_registry_describe(uint32_t registry, dsmr_registry_info *info, dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  if (outcome != 0) return outcome;
+  describe(&backend->control, backend->slot, info);
+  control_unlock(&backend->control);
+  info->backend_id = backend->id;
+  info->database_id = backend->database_id;
+  info->database_length = (uint32_t)strlen(backend->database);
+  memcpy(info->database, backend->database, sizeof info->database);
+  return 0;
+}
+
+struct listing {
+  const struct control_place *place;
+  dsmr_registry_info *infos;
+  uint32_t capacity;
+  uint32_t count;
+};
+
+static int32_t list_one(const char *name, void *argument) {
+  struct listing *listing = argument;
+  struct control_place place = *listing->place;
+  size_t length = strlen(name);
+  if (status_check_name(NULL, "registry", name, length < 1024 ? (uint32_t)length : 1024) != 0) {
+    return 0; /* not ours */
+  }
+  memcpy(place.name, name, length + 1);
+  struct control control;
+  struct control_limits limits = {DSMR_BACKENDS_DEFAULT, DSMR_SEGMENTS_DEFAULT};
+  dsmr_error error = {0};
+  int32_t outcome = control_open(&control, &place, DSMR_MODE_ATTACH, limits, &error);
+  dsmr_registry_info info = {.status = outcome, .name_length = (uint32_t)length};
+  memcpy(info.name, place.name, sizeof info.name);
+  if (outcome == 0) {
+    describe(&control, SLOT_NONE, &info);
+    control_close(&control);
+  } else if (outcome == DSMR_E_NOT_FOUND || outcome == DSMR_E_PERMISSION) {
+    return 0; /* gone meanwhile, or somebody else's */
+  }
+  if (listing->count < listing->capacity) listing->infos[listing->count] = info;
+  listing->count++;
+  return 0;
+}
+
+int32_t dsmr_registry_list(const char *directory, uint32_t directory_length,
+                           dsmr_registry_info *infos, uint32_t capacity, dsmr_error *error) {
+  struct control_place place;
+  int32_t outcome = control_place(&place, NULL, 0, directory, directory_length, error);
+  if (outcome == 0) outcome = backend_start_process(error);
+  struct listing listing = {.place = &place, .infos = infos, .capacity = capacity};
+  if (outcome == 0) outcome = control_scan(place.directory, list_one, &listing, error);
+  return outcome == 0 ? (int32_t)listing.count : outcome;
+}
+
+int32_t dsmr_registry_destroy(const char *name, uint32_t name_length, const char *directory,
+                              uint32_t directory_length, dsmr_error *error) {
+  struct control_place place;
+  int32_t outcome = control_place(&place, name == NULL ? "" : name, name_length, directory,
+                                  directory_length, error);
+  if (outcome == 0) outcome = backend_start_process(error);
+  return outcome == 0 ? control_destroy(&place, error) : outcome;
+}
+
+/* A text field of shared memory may lack its end. */
+static uint32_t text_length(const char *text, uint32_t size) {
+  const char *end = memchr(text, 0, size);
+  return end == NULL ? size : (uint32_t)(end - text);
+}
+
+static void describe_backend(const struct control *control, uint32_t slot,
+                             dsmr_backend_info *info) {
+  const struct backend_slot *row = &control->backends[slot];
+  uint32_t word = atomic_load_explicit(&row->word, memory_order_acquire);
+  info->backend_id = BACKEND_ID(SLOT_GENERATION(word), slot);
+  info->pid = row->pid;
+  info->tid = row->tid;
+  info->database_id = row->database_id;
+  info->attached_ns = row->attached_ns;
+  memcpy(info->label, row->label, sizeof info->label);
+  info->label_length = text_length(info->label, sizeof info->label);
+  const struct database_row *database = backend_database(control, row->database_id);
+  if (database != NULL && row->database_id != 0) {
+    memcpy(info->database, database->name, sizeof info->database);
+    info->database_length = text_length(info->database, sizeof info->database - 1);
+  }
+  uint64_t waiting_id = atomic_load_explicit(&row->waiting_entry_id, memory_order_relaxed);
+  uint32_t waiting = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);
+  if (waiting_id != 0 && waiting >= 1 && waiting <= control->entry_capacity) {
+    const struct entry *entry = &control->entries[waiting - 1];
+    if (entry->id == waiting_id) {
+      memcpy(info->waiting, entry->name, sizeof info->waiting);
+      info->waiting_length = entry_name_length(entry);
+    }
+  }
+}
+
+int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
+                      dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &backend->control;
+  backend_reap_dead(control, backend->slot);
+  uint32_t attached[DSMR_BACKENDS_MAX] = {0};
+  for (uint32_t i = 0; i < control->entry_capacity; i++) {
+    if (ENTRY_STATE(entry_word(control, i)) != ENTRY_READY) continue;
+    for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+      attached[slot] += control->entries[i].attached[slot / 64] >> slot % 64 & 1;
+    }
+  }
+  uint32_t count = 0;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
+    if (SLOT_STATE(word) != SLOT_LIVE) continue;
+    if (count < capacity) {
+      infos[count] = (dsmr_backend_info){.is_self = slot == backend->slot,
+                                         .segment_count = attached[slot]};
+      describe_backend(control, slot, &infos[count]);
+    }
+    count++;
+  }
+  control_unlock(control);
+  return (int32_t)count;
+}
+
+/* ---- init-once -------------------------------------------------------------------------- */
+
+/* What one `begin` carries around. */
+struct attempt {
+  struct backend *backend;
+  const char *name;
+  uint32_t name_length;
+  uint64_t size;
+  uint32_t flags;
+  dsmr_segment_ticket *ticket;
+  dsmr_error *error;
+  char shown[DSMR_NAME_SIZE]; /* the name, for messages */
+};
+
+static int32_t attempt_start(struct attempt *attempt, uint32_t registry, const char *name,
+                             uint32_t name_length, dsmr_segment_ticket *ticket,
+                             dsmr_error *error) {
+  *attempt = (struct attempt){
+      .name = name, .name_length = name_length, .ticket = ticket, .error = error};
+  int32_t outcome = backend_find(registry, &attempt->backend, error);
+  if (outcome == 0) outcome = status_check_name(error, "segment", name, name_length);
+  if (outcome == 0) memcpy(attempt->shown, name, name_length);
+  return outcome;
+}
+
+static int32_t out_of_handles(struct attempt *attempt) {
+  return FAIL(attempt->error, DSMR_E_NO_SPACE,
+              "Cannot attach segment \"%s\": this process is out of memory, or has 65,536 "
+              "registries and segments attached. Detach some.",
+              attempt->shown);
+}
+
+static void ticket_attachment(dsmr_segment_ticket *ticket, const struct attachment *attachment) {
+  ticket->address = (uint64_t)(uintptr_t)attachment->mapping->address + SEGMENT_DATA_OFFSET;
+  ticket->size = attachment->size;
+  ticket->id = attachment->id;
+  ticket->segment = attachment->handle;
+}
+
+/* Publishes what we wait for; read by close_cycle of others, under the table lock. */
+static void publish_waiting(struct backend *backend, uint32_t entry, uint64_t id) {
+  struct backend_slot *row = &backend->control.backends[backend->slot];
+  atomic_store_explicit(&row->waiting_entry, id == 0 ? 0 : entry + 1, memory_order_relaxed);
+  atomic_store_explicit(&row->waiting_entry_id, id, memory_order_relaxed);
+}
+
+/*
+ * Would waiting for `entry` close a cycle? From its initialiser to what that one waits for,
+ * to that one's initialiser, and so on; a stale link ends the walk.
+ */
+static bool closes_cycle(const struct control *control, uint32_t own_id, uint32_t entry) {
+  for (uint32_t steps = 0; steps <= control->backend_count_max; steps++) {
+    uint32_t owner = control->entries[entry].owner;
+    if (owner == own_id) return true;
+    uint32_t slot = BACKEND_SLOT(owner);
+    if (slot >= control->backend_count_max) return false;
+    const struct backend_slot *row = &control->backends[slot];
+    uint32_t next = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);
+    uint64_t id = atomic_load_explicit(&row->waiting_entry_id, memory_order_relaxed);
+    if (id == 0 || next < 1 || next > control->entry_capacity) return false;
+    entry = next - 1;
+    if (control->entries[entry].id != id) return false;
+    if (ENTRY_STATE(entry_word(control, entry)) != ENTRY_INITIALIZING) return false;
+  }
+  return false;
+}
+
+/* The entry is INITIALIZING by a live backend. Under the table lock, which it lets go. */
+static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
+  struct control *control = &attempt->backend->control;
+  struct entry *entry = &control->entries[index];
+  uint32_t owner = entry->owner;
+  uint32_t pid = control->backends[BACKEND_SLOT(owner)].pid;
+  int32_t outcome = DSMR_WAIT;
+  if (owner == attempt->backend->id) {
+    outcome = FAIL(attempt->error, DSMR_E_INIT_RECURSION,
+                   "Segment \"%s\" was asked for by its own init callback. Use the segment that "
+                   "the callback is given.",
+                   attempt->shown);
+  } else if (closes_cycle(control, attempt->backend->id, index)) {
+    outcome = FAIL_NUMBERS(attempt->error, DSMR_E_DEADLOCK, pid, 0,
+                           "Cannot wait for segment \"%s\": process %u, which initialises it, "
+                           "waits for a segment that this backend is initialising. Ask for "
+                           "segments in the same order everywhere.",
+                           attempt->shown, pid);
+  } else {
+    publish_waiting(attempt->backend, index, entry->id);
+    attempt->ticket->entry = index;
+    attempt->ticket->word = entry_word(control, index);
+    attempt->ticket->owner = owner;
+    attempt->ticket->owner_pid = pid;
+  }
+  control_unlock(control);
+  return outcome;
+}
+
+/* The entry is READY. Under the table lock, which it lets go. */
+static int32_t begin_attach(struct attempt *attempt, uint32_t index) {
+  struct backend *backend = attempt->backend;
+  struct control *control = &backend->control;
+  struct entry *entry = &control->entries[index];
+  uint64_t id = entry->id;
+  uint64_t size = entry->size;
+  uint32_t word = entry_word(control, index);
+  if (attempt->size != 0 && attempt->size != size) {
+    control_unlock(control);
+    return FAIL_NUMBERS(attempt->error, DSMR_E_SIZE_MISMATCH, size, attempt->size,
+                        "Cannot attach segment \"%s\": it has %" PRIu64 " bytes, %" PRIu64
+                        " were requested. Drop it first, or omit the size to take it as it is.",
+                        attempt->shown, size, attempt->size);
+  }
+  struct attachment *attachment = attachment_of(backend, index, id);
+  if (attachment != NULL) {
+    control_unlock(control);
+    ticket_attachment(attempt->ticket, attachment);
+    return DSMR_FOUND;
+  }
+  /* Open while the entry cannot go away; map, which takes longer, when others may go on. */
+  int32_t fd = segment_open(control, attempt->shown, id, attempt->error);
+  if (fd >= 0) entry_attach(control, index, backend->slot);
+  control_unlock(control);
+  if (fd < 0) return fd;
+  struct mapping *mapping = NULL;
+  int32_t outcome = segment_map(fd, control, attempt->shown, id, size, &mapping, attempt->error);
+  os_file_close(fd);
+  if (outcome == 0) {
+    attachment = attachment_create(backend, index, id, size, word, mapping);
+    if (attachment != NULL) {
+      ticket_attachment(attempt->ticket, attachment);
+      return DSMR_FOUND;
+    }
+    mapping_release(mapping);
+    outcome = out_of_handles(attempt);
+  }
+  if (control_lock(control, DSMR_TABLE_PATIENCE_MS, NULL) != 0) {
+    backend->needs_sweep = true;
+    return outcome;
+  }
+  if (entry->id == id && entry_word(control, index) == word) {
+    entry_detach(control, index, backend->slot);
+  }
+  control_unlock(control);
+  return outcome;
+}
+
+/* Gives up an entry that is INITIALIZING by us, with the word it had then. */
+static int32_t remove_own(struct backend *backend, uint32_t index, uint32_t word,
+                          dsmr_error *error) {
+  struct control *control = &backend->control;
+  int32_t outcome = control_lock(control, DSMR_TABLE_PATIENCE_MS, error);
+  if (outcome != 0) return outcome;
+  /* After a destroy the entry is not ours any more, nor is anything else in the table. */
+  if (control_is_ready(control) && entry_word(control, index) == word) entry_remove(control, index);
+  control_unlock(control);
+  return 0;
+}
+
+/* Nothing is there. Under the table lock, which it lets go. */
+static int32_t begin_create(struct attempt *attempt) {
+  struct backend *backend = attempt->backend;
+  struct control *control = &backend->control;
+  if (attempt->size == 0) {
+    control_unlock(control);
+    return FAIL(attempt->error, DSMR_E_NOT_FOUND,
+                "There is no segment \"%s\" in registry \"%s\". Give a size to create it.",
+                attempt->shown, control->place.name);
+  }
+  struct entry_birth birth = {.name = attempt->name,
+                              .name_length = attempt->name_length,
+                              .owner = backend->id,
+                              .flags = attempt->flags,
+                              .size = attempt->size};
+  uint32_t index = entry_insert(control, &birth);
+  if (index == ENTRY_NONE) {
+    /* The dead may hold some. */
+    backend_reap_dead(control, backend->slot);
+    index = entry_insert(control, &birth);
+  }
+  if (index == ENTRY_NONE) {
+    control_unlock(control);
+    return FAIL_NUMBERS(attempt->error, DSMR_E_REGISTRY_FULL, control->segment_count_max,
+                        control->segment_count_max + 1,
+                        "Cannot create segment \"%s\": registry \"%s\" has %u segments, which is "
+                        "all it has room for. Drop some, or create it with a larger maxSegments.",
+                        attempt->shown, control->place.name, control->segment_count_max);
+  }
+  uint64_t id = control->entries[index].id;
+  uint32_t word = entry_word(control, index);
+  /* Create while nobody can destroy the registry; fill, which takes longer, when others may
+   * go on. */
+  int32_t fd = segment_create(control, attempt->shown, id, attempt->error);
+  if (fd < 0) entry_remove(control, index);
+  control_unlock(control);
+  if (fd < 0) return fd;
+  struct mapping *mapping = NULL;
+  int32_t outcome =
+      segment_fill(fd, control, attempt->shown, id, attempt->size, &mapping, attempt->error);
+  if (outcome == 0) {
+    struct attachment *attachment =
+        attachment_create(backend, index, id, attempt->size, word, mapping);
+    if (attachment != NULL) {
+      ticket_attachment(attempt->ticket, attachment);
+      return DSMR_INITIALIZE;
+    }
+    mapping_release(mapping);
+    outcome = out_of_handles(attempt);
+  }
+  if (remove_own(backend, index, word, NULL) != 0) backend->needs_sweep = true;
+  return outcome;
+}
+
+/* Is there still somebody by whom the entry lives: its initialiser, or, for lifetime
+ * "attached", one who is attached? Under the table lock. */
+static bool has_living(struct control *control, uint32_t own_slot, uint32_t index) {
+  const struct entry *entry = &control->entries[index];
+  if (ENTRY_STATE(entry_word(control, index)) == ENTRY_INITIALIZING) {
+    return backend_is_alive(control, own_slot, entry->owner);
+  }
+  if ((entry->flags & ENTRY_LIFETIME_ATTACHED) == 0) return true;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    if ((entry->attached[slot / 64] >> slot % 64 & 1) == 0) continue;
+    uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
+    uint32_t id = BACKEND_ID(SLOT_GENERATION(word), slot);
+    if (backend_is_alive(control, own_slot, id)) return true;
+  }
+  return false;
+}
+
+/* The entry with the name, after those that the dead have left have been removed. Under the
+ * table lock. */
+static uint32_t find_living(struct backend *backend, const char *name, uint32_t name_length) {
+  struct control *control = &backend->control;
+  for (;;) {
+    uint32_t index = entry_find(control, name, name_length);
+    if (index == ENTRY_NONE || has_living(control, backend->slot, index)) return index;
+    uint32_t word = entry_word(control, index);
+    backend_reap_dead(control, backend->slot);
+    /* Held by one that no slot knows of: nobody will ever finish or leave it. */
+    if (entry_word(control, index) == word) entry_remove(control, index);
+  }
+}
+
+int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
+                           const dsmr_segment_request *request, dsmr_segment_ticket *ticket,
+                           dsmr_error *error) {
+  struct attempt attempt;
+  int32_t outcome = attempt_start(&attempt, registry, name, name_length, ticket, error);
+  if (outcome != 0) return outcome;
+  if (request->size > SEGMENT_SIZE_MAX) {
+    return FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, SEGMENT_SIZE_MAX, request->size,
+                        "Cannot create segment \"%s\" of %" PRIu64 " bytes: a segment has 1 to %" PRIu64
+                        ".",
+                        attempt.shown, request->size, SEGMENT_SIZE_MAX);
+  }
+  if (request->lifetime > DSMR_LIFETIME_ATTACHED) {
+    return FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, DSMR_LIFETIME_ATTACHED, request->lifetime,
+                        "Cannot create segment \"%s\": %u is no lifetime.", attempt.shown,
+                        request->lifetime);
+  }
+  attempt.size = request->size;
+  attempt.flags = request->lifetime == DSMR_LIFETIME_ATTACHED ? ENTRY_LIFETIME_ATTACHED : 0;
+  if (ticket->started_ns == 0) ticket->started_ns = os_monotonic_ns();
+  struct control *control = &attempt.backend->control;
+  outcome = control_enter(control, error);
+  if (outcome != 0) return outcome;
+  uint32_t index = find_living(attempt.backend, name, name_length);
+  if (index == ENTRY_NONE) return begin_create(&attempt);
+  if (ENTRY_STATE(entry_word(control, index)) == ENTRY_READY) return begin_attach(&attempt, index);
+  return begin_wait(&attempt, index);
+}
+
+int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
+                            dsmr_segment_ticket *ticket, dsmr_error *error) {
+  struct attempt attempt;
+  int32_t outcome = attempt_start(&attempt, registry, name, name_length, ticket, error);
+  if (outcome == 0) outcome = control_enter(&attempt.backend->control, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &attempt.backend->control;
+  uint32_t index = find_living(attempt.backend, name, name_length);
+  if (index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY) {
+    return begin_attach(&attempt, index);
+  }
+  control_unlock(control);
+  return FAIL(error, DSMR_E_NOT_FOUND, "There is no segment \"%s\" in registry \"%s\".",
+              attempt.shown, control->place.name);
+}
+
+/* How long is left of a request's time; UINT64_MAX = for ever. */
+static uint64_t time_left(const dsmr_segment_request *request, const dsmr_segment_ticket *ticket) {
+  if (request->timeout_ms < 0) return UINT64_MAX;
+  uint64_t spent = os_monotonic_ns() - ticket->started_ns;
+  uint64_t given = (uint64_t)request->timeout_ms * 1000000u;
+  return spent < given ? given - spent : 0;
+}
+
+int32_t dsmr_segment_wait(uint32_t registry, const char *name, uint32_t name_length,
+                          const dsmr_segment_request *request, const dsmr_segment_ticket *ticket,
+                          dsmr_error *error) {
+  struct attempt attempt;
+  int32_t outcome = attempt_start(&attempt, registry, name, name_length, NULL, error);
+  if (outcome != 0) return outcome;
+  struct backend *backend = attempt.backend;
+  struct control *control = &backend->control;
+  if (ticket->entry >= control->entry_capacity) {
+    return FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, ticket->entry, control->entry_capacity,
+                        "The ticket for segment \"%s\" was not filled by begin.", attempt.shown);
+  }
+  uint64_t started_ns = os_monotonic_ns();
+  uint64_t sleep_ns = WAIT_SLEEP_MIN_NS;
+  while (outcome == 0 && entry_word(control, ticket->entry) == ticket->word &&
+         backend_is_alive(control, backend->slot, ticket->owner) &&
+         os_monotonic_ns() - started_ns < WAIT_CALL_MAX_NS) {
+    uint64_t left_ns = time_left(request, ticket);
+    if (left_ns == 0) {
+      outcome = FAIL_NUMBERS(error, DSMR_E_TIMEOUT, ticket->owner_pid,
+                             (uint64_t)request->timeout_ms,
+                             "Segment \"%s\" is still being initialised, by process %u, after %d "
+                             "ms. Give it more time, or see what that process is doing.",
+                             attempt.shown, ticket->owner_pid, request->timeout_ms);
+      break;
+    }
+    os_futex_wait(&control->entries[ticket->entry].word, ticket->word,
+                  sleep_ns < left_ns ? sleep_ns : left_ns);
+    sleep_ns = sleep_ns * 2 < WAIT_SLEEP_MAX_NS ? sleep_ns * 2 : WAIT_SLEEP_MAX_NS;
+  }
+  publish_waiting(backend, 0, 0);
+  return outcome;
+}
+
+/* ---- commit, abort, detach, drop ------------------------------------------------------------ */
+
+static int32_t find_initializing(uint32_t segment, struct attachment **attachment,
+                                 dsmr_error *error) {
+  int32_t outcome = attachment_find(segment, attachment, error);
+  if (outcome == 0 && ENTRY_STATE((*attachment)->word) != ENTRY_INITIALIZING) {
+    outcome = FAIL(error, DSMR_E_NOT_HELD,
+                   "The segment is initialised already: there is nothing to commit or abort.");
+  }
+  return outcome;
+}
+
+int32_t dsmr_segment_commit(uint32_t segment, dsmr_error *error) {
+  struct attachment *attachment = NULL;
+  int32_t outcome = find_initializing(segment, &attachment, error);
+  if (outcome != 0) return outcome;
+  struct backend *backend = attachment->backend;
+  struct control *control = &backend->control;
+  outcome = control_enter(control, error);
+  if (outcome != 0) return outcome;
+  if (entry_word(control, attachment->entry) == attachment->word) {
+    /* Attached first: from READY on, the last one to leave removes an "attached" segment. */
+    entry_attach(control, attachment->entry, backend->slot);
+    attachment->word = entry_publish(control, attachment->entry);
+  } else {
+    outcome = FAIL(error, DSMR_E_CORRUPT,
+                   "The entry of the segment being initialised in registry \"%s\" has changed "
+                   "under its initialiser. Destroy the registry.",
+                   control->place.name);
+  }
+  control_unlock(control);
+  return outcome;
+}
+
+int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error) {
+  struct attachment *attachment = NULL;
+  int32_t outcome = find_initializing(segment, &attachment, error);
+  if (outcome != 0) return outcome;
+  outcome = remove_own(attachment->backend, attachment->entry, attachment->word, error);
+  if (outcome == 0) attachment_destroy(attachment);
+  return outcome;
+}
+
+int32_t dsmr_segment_detach(uint32_t segment) {
+  struct attachment *attachment = NULL;
+  int32_t outcome = attachment_find(segment, &attachment, NULL);
+  if (outcome != 0) return outcome;
+  struct backend *backend = attachment->backend;
+  struct control *control = &backend->control;
+  uint32_t index = attachment->entry;
+  if (ENTRY_STATE(attachment->word) == ENTRY_INITIALIZING) {
+    outcome = remove_own(backend, index, attachment->word, NULL);
+  } else {
+    outcome = control_lock(control, DSMR_TABLE_PATIENCE_MS, NULL);
+    if (outcome == 0) {
+      if (control_is_ready(control) && entry_word(control, index) == attachment->word) {
+        entry_detach(control, index, backend->slot);
+      }
+      control_unlock(control);
+    }
+  }
+  if (outcome != 0) backend->needs_sweep = true;
+  attachment_destroy(attachment);
+  return 0;
+}
+
+int32_t dsmr_segment_park(uint32_t segment) {
+  struct attachment *attachment = NULL;
+  int32_t outcome = attachment_find(segment, &attachment, NULL);
+  if (outcome == 0) mapping_leave_zeros(attachment->mapping);
+  return outcome;
+}
+
+int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
+                          dsmr_error *error) {
+  struct attempt attempt;
+  int32_t outcome = attempt_start(&attempt, registry, name, name_length, NULL, error);
+  if (outcome == 0) outcome = control_enter(&attempt.backend->control, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &attempt.backend->control;
+  uint32_t index = entry_find(control, name, name_length);
+  bool is_there = index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY;
+  if (is_there) entry_remove(control, index);
+  control_unlock(control);
+  return is_there;
+}
+
+int32_t dsmr_segment_is_current(uint32_t segment) {
+  struct attachment *attachment = NULL;
+  int32_t outcome = attachment_find(segment, &attachment, NULL);
+  if (outcome != 0) return outcome;
+  const struct control *control = &attachment->backend->control;
+  return control_is_ready(control) && entry_word(control, attachment->entry) == attachment->word;
+}
+
+int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
+                      dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &backend->control;
+  backend_reap_dead(control, backend->slot);
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < control->entry_capacity; i++) {
+    uint32_t state = ENTRY_STATE(entry_word(control, i));
+    if (state != ENTRY_INITIALIZING && state != ENTRY_READY) continue;
+    const struct entry *entry = &control->entries[i];
+    if (count < capacity) {
+      infos[count] = (dsmr_segment_info){
+          .id = entry->id,
+          .size = entry->size,
+          .created_ns = entry->created_ns,
+          .creator_pid = entry->creator_pid,
+          .is_ready = state == ENTRY_READY,
+          .lifetime = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ? DSMR_LIFETIME_ATTACHED
+                                                                    : DSMR_LIFETIME_REGISTRY,
+          .backend_count = entry_attached_count(entry),
+          .name_length = entry_name_length(entry),
+          .owner = entry->owner,
+      };
+      memcpy(infos[count].name, entry->name, sizeof infos[count].name);
+    }
+    count++;
+  }
+  control_unlock(control);
+  return (int32_t)count;
+}
+
+/* ---- for C programs ------------------------------------------------------------------------- */
+
+void *dsmr_segment_address(uint32_t segment) {
+  struct attachment *attachment = NULL;
+  if (attachment_find(segment, &attachment, NULL) != 0) return NULL;
+  return (char *)attachment->mapping->address + SEGMENT_DATA_OFFSET;
+}
+
+uint64_t dsmr_segment_size(uint32_t segment) {
+  struct attachment *attachment = NULL;
+  return attachment_find(segment, &attachment, NULL) == 0 ? attachment->size : 0;
+}
+
+static int32_t initialize(uint32_t segment, const char *name, dsmr_init_callback init,
+                          void *argument, dsmr_error *error) {
+  int32_t outcome = 0;
+  if (init != NULL) {
+    outcome = init(dsmr_segment_address(segment), dsmr_segment_size(segment), argument);
+  }
+  if (outcome >= 0) outcome = dsmr_segment_commit(segment, error);
+  else {
+    outcome = FAIL_NUMBERS(error, DSMR_E_INIT_FAILED, (uint64_t)(-(int64_t)outcome), 0,
+                           "The init callback of segment \"%s\" returned %d. The segment was "
+                           "freed; the next one to ask for it initialises it.",
+                           name, outcome);
+  }
+  if (outcome == 0) return 0;
+  (void)dsmr_segment_detach(segment);
+  return outcome;
+}
+
+int32_t dsmr_get_named_segment(uint32_t registry, const char *name, uint64_t size,
+                               dsmr_init_callback init, void *argument, int32_t timeout_ms,
+                               bool *found, dsmr_error *error) {
+  dsmr_segment_request request = {.size = size, .timeout_ms = timeout_ms};
+  dsmr_segment_ticket ticket = {0};
+  size_t length = name == NULL ? 0 : strlen(name);
+  uint32_t name_length = length < 1024 ? (uint32_t)length : 1024;
+  for (;;) {
+    int32_t outcome = dsmr_segment_begin(registry, name, name_length, &request, &ticket, error);
+    if (outcome == DSMR_WAIT) {
+      outcome = dsmr_segment_wait(registry, name, name_length, &request, &ticket, error);
+      if (outcome == 0) continue;
+    }
+    if (outcome == DSMR_INITIALIZE) {
+      if (found != NULL) *found = false;
+      outcome = initialize(ticket.segment, name, init, argument, error);
+    } else if (outcome == DSMR_FOUND && found != NULL) {
+      *found = true;
+    }
+    return outcome < 0 ? outcome : (int32_t)ticket.segment;
+  }
+}

@@ -1,0 +1,40 @@
+/*
+ * status.h - how a failure is told: one status, and one sentence with the names and numbers.
+ *
+ * The sentences are made here, in C, and nowhere else, so that Deno, Bun and C programs read
+ * the same ones. They name the thing, say what is wrong with the numbers, then the next step.
+ */
+#ifndef DSMR_STATUS_H
+#define DSMR_STATUS_H
+
+#include "dsmr.h"
+
+/* What a failing call wants to say beside its sentence. */
+struct failure {
+  int32_t status;
+  int32_t os_errno;
+  uint64_t actual;
+  uint64_t requested;
+};
+
+/* Fills `error` (which may be NULL) and returns failure.status. */
+int32_t status_fail(dsmr_error *error, struct failure failure, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define FAIL(error, code, ...) status_fail((error), (struct failure){.status = (code)}, __VA_ARGS__)
+#define FAIL_NUMBERS(error, code, is, wanted, ...)                                           \
+  status_fail((error), (struct failure){.status = (code), .actual = (is), .requested = (wanted)}, \
+              __VA_ARGS__)
+
+/*
+ * A failure of the system: `outcome` is -errno. The sentence is completed by the system's
+ * own reason: "Cannot open /dev/shm/dsmr.r.shop: Permission denied."
+ */
+int32_t status_fail_os(dsmr_error *error, int32_t outcome, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* 0, or NAME_INVALID or NAME_TOO_LONG; `what` says whose name it is ("segment"). */
+int32_t status_check_name(dsmr_error *error, const char *what, const char *name,
+                          uint32_t length);
+
+#endif
