@@ -1,0 +1,214 @@
+/**
+ * This isolate's backends: one for each registry and database, however often it is opened.
+ *
+ * @module
+ */
+
+import { DsmrError } from "./errors.ts";
+import { check, encodeName, lastError, native, nothing } from "./ffi/native.ts";
+import type { Record } from "./ffi/record.ts";
+import { type Lifetime, Segment } from "./segment.ts";
+
+/** What a backend is opened with; see `OpenOptions` of the registry. */
+export interface BackendOptions {
+  mode: "open" | "create" | "attach";
+  maxBackends: number;
+  maxSegments: number;
+  timeout_ms: number;
+}
+
+/** What a segment is asked for with. 0 bytes: whatever is there. */
+export interface SegmentOptions {
+  size: number;
+  lifetime: Lifetime;
+  timeout_ms: number;
+}
+
+const backends = new Map<string, Backend>();
+
+/** One slot in a registry, shared by all `Registry` objects of the isolate that mean it. */
+export class Backend {
+  readonly #key: string;
+  readonly #handle: number;
+  /** What each name means, as far as we have attached it. */
+  readonly #byName = new Map<string, Segment>();
+  /** Everything attached, by handle; also what has lost its name since. */
+  readonly #attached = new Map<number, Segment>();
+  #useCount = 1;
+
+  readonly id: number;
+
+  private constructor(key: string, handle: number) {
+    this.#key = key;
+    this.#handle = handle;
+    const { calls, error, record } = native();
+    const info = record("dsmr_registry_info");
+    check(calls.dsmr_registry_describe(handle, info.bytes, error.bytes));
+    this.id = info.u32("backend_id");
+  }
+
+  /** The isolate's backend for this place; a new one if there is none that can be used. */
+  static open(dir: string, name: string, database: string, options: BackendOptions): Backend {
+    const encodedName = encodeName("registry", name);
+    const encodedDatabase = encodeName("database", database);
+    const { calls } = native();
+    const key = `${dir}\0${name}\0${database}`;
+    const known = backends.get(key);
+    if (known !== undefined && calls.dsmr_registry_is_usable(known.#handle) === 1) {
+      if (options.mode === "create") {
+        throw new DsmrError(
+          "EXISTS",
+          `Cannot create registry "${name}": it is there, in ${dir}, and open in this program.`,
+        );
+      }
+      known.#useCount++;
+      return known;
+    }
+    const handle = openNative(dir, encodedName, encodedDatabase, options);
+    const backend = new Backend(key, handle);
+    backends.set(key, backend);
+    return backend;
+  }
+
+  get handle(): number {
+    return this.#handle;
+  }
+
+  /** The last user that leaves closes it. */
+  release(): void {
+    if (--this.#useCount > 0) return;
+    for (const segment of [...this.#attached.values()]) segment.detach();
+    if (backends.get(this.#key) === this) backends.delete(this.#key);
+    native().calls.dsmr_registry_close(this.#handle);
+  }
+
+  /** The attached segment of this name, if it is still what the name means. Two calls at most. */
+  current(name: string): Segment | undefined {
+    const segment = this.#byName.get(name);
+    if (segment === undefined) return undefined;
+    return native().calls.dsmr_segment_is_current(segment.handle) === 1 ? segment : undefined;
+  }
+
+  lookup(name: string): Segment | null {
+    const { calls, error, number, record } = native();
+    const encoded = encodeName("segment", name);
+    const ticket = record("dsmr_segment_ticket");
+    const status = calls.dsmr_segment_lookup(
+      this.#handle,
+      encoded,
+      encoded.length,
+      ticket.bytes,
+      error.bytes,
+    );
+    if (status === number("DSMR_E_NOT_FOUND")) return null;
+    check(status);
+    return this.#adopt(name, ticket, true);
+  }
+
+  /**
+   * Attaches the segment, or starts to initialise it; blocks the thread while another backend
+   * is at it. One that is not `found` is to be committed or detached by the caller.
+   */
+  beginSync(name: string, options: SegmentOptions): Segment {
+    const { calls, error, number, record } = native();
+    const encoded = encodeName("segment", name);
+    const ticket = record("dsmr_segment_ticket");
+    const request = record("dsmr_segment_request");
+    request.setU64("size", options.size);
+    request.setU32("lifetime", number(`DSMR_LIFETIME_${options.lifetime.toUpperCase()}`));
+    request.setU32("timeout_ms", options.timeout_ms);
+    const wait = number("DSMR_WAIT");
+    for (;;) {
+      const status = check(
+        calls.dsmr_segment_begin(
+          this.#handle,
+          encoded,
+          encoded.length,
+          request.bytes,
+          ticket.bytes,
+          error.bytes,
+        ),
+      );
+      if (status !== wait) return this.#adopt(name, ticket, status === number("DSMR_FOUND"));
+      // In slices, so that a Worker that waits can be terminated.
+      check(
+        calls.dsmr_segment_wait(
+          this.#handle,
+          encoded,
+          encoded.length,
+          request.bytes,
+          ticket.bytes,
+          error.bytes,
+        ),
+      );
+    }
+  }
+
+  /** Publishes a segment that beginSync has started. */
+  commit(segment: Segment): void {
+    const { calls, error } = native();
+    check(calls.dsmr_segment_commit(segment.handle, error.bytes));
+    this.#byName.set(segment.name, segment);
+  }
+
+  #adopt(name: string, ticket: Record, found: boolean): Segment {
+    const handle = ticket.u32("segment");
+    // The library gives the same handle for what is attached already.
+    const known = this.#attached.get(handle);
+    if (known !== undefined) return known;
+    let buffer: ArrayBuffer;
+    try {
+      buffer = native().runtime.view(ticket.big("address"), ticket.u64("size"));
+    } catch (cause) {
+      native().calls.dsmr_segment_detach(handle);
+      throw new DsmrError(
+        "NO_SPACE",
+        `This runtime cannot make an ArrayBuffer of the ${ticket.u64("size")} bytes of ` +
+          `segment "${name}". Use several smaller segments.`,
+        { cause, requested: ticket.u64("size") },
+      );
+    }
+    const segment = new Segment(this, name, found, handle, buffer);
+    this.#attached.set(handle, segment);
+    if (found) this.#byName.set(name, segment);
+    return segment;
+  }
+
+  /** Called by the segment once its buffer is detached: by itself, or by a transfer before. */
+  detachSegment(segment: Segment, isOurs: boolean): void {
+    this.#attached.delete(segment.handle);
+    if (this.#byName.get(segment.name) === segment) this.#byName.delete(segment.name);
+    const { calls } = native();
+    // Somebody has transferred the buffer, and may hold the address for ever.
+    if (!isOurs) calls.dsmr_segment_park(segment.handle);
+    calls.dsmr_segment_detach(segment.handle);
+  }
+}
+
+function openNative(
+  dir: string,
+  name: Uint8Array<ArrayBuffer>,
+  database: Uint8Array<ArrayBuffer>,
+  options: BackendOptions,
+): number {
+  const { calls, error, number, record, runtime } = native();
+  const directory = new TextEncoder().encode(dir);
+  const request = record("dsmr_registry_options");
+  request.setU32("mode", number(`DSMR_MODE_${options.mode.toUpperCase()}`));
+  request.setU32("backend_count_max", options.maxBackends);
+  request.setU32("segment_count_max", options.maxSegments);
+  request.setU32("timeout_ms", options.timeout_ms);
+  request.setText("label", runtime.label);
+  const handle = calls.dsmr_registry_open(
+    name.length === 0 ? nothing : name,
+    name.length,
+    directory,
+    directory.length,
+    database.length === 0 ? nothing : database,
+    database.length,
+    request.bytes,
+    error.bytes,
+  );
+  if (handle < 0) throw lastError(handle);
+  return handle;
+}

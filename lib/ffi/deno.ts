@@ -1,0 +1,44 @@
+/**
+ * The seam to Deno: `Deno.dlopen`. One of two files that know a runtime's name.
+ *
+ * @module
+ */
+
+import { type Calls, type Runtime, symbols } from "./symbols.ts";
+
+/** What we use of Deno, so that other type checkers need not know it. */
+interface DenoFfi {
+  version: { deno: string };
+  dlopen(
+    path: string,
+    symbols: Record<string, { parameters: readonly string[]; result: "i32" }>,
+  ): { symbols: unknown };
+  UnsafePointer: { create(address: bigint): unknown };
+  UnsafePointerView: { getArrayBuffer(pointer: unknown, byteLength: number): ArrayBuffer };
+  permissions: { querySync(what: { name: "env"; variable: string }): { state: string } };
+  env: { get(name: string): string | undefined };
+}
+
+/** Deno, if this is Deno. */
+export function denoRuntime(): Runtime | undefined {
+  const deno = (globalThis as { Deno?: DenoFfi }).Deno;
+  if (deno === undefined) return undefined;
+  return {
+    label: `deno ${deno.version.deno}`,
+    open(path: string): Calls {
+      const table: Record<string, { parameters: readonly string[]; result: "i32" }> = {};
+      for (const [name, parameters] of Object.entries(symbols)) {
+        table[name] = { parameters, result: "i32" };
+      }
+      return deno.dlopen(path, table).symbols as Calls;
+    },
+    view(address: bigint, byteLength: number): ArrayBuffer {
+      return deno.UnsafePointerView.getArrayBuffer(deno.UnsafePointer.create(address), byteLength);
+    },
+    environment(name: string): string | undefined {
+      // Ask first: reading without the permission would prompt the person at the terminal.
+      const { state } = deno.permissions.querySync({ name: "env", variable: name });
+      return state === "granted" ? deno.env.get(name) : undefined;
+    },
+  };
+}

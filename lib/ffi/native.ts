@@ -1,0 +1,203 @@
+/**
+ * The native library: found, opened on first use, and asked for its numbers.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { codes, DsmrError, type DsmrErrorCode } from "../errors.ts";
+import { bunRuntime } from "./bun.ts";
+import { denoRuntime } from "./deno.ts";
+import { type Fields, Record } from "./record.ts";
+import type { Calls, Runtime } from "./symbols.ts";
+
+/** The opened library. */
+export interface Native {
+  readonly calls: Calls;
+  readonly runtime: Runtime;
+  /** Filled by calls that fail; read at once, by {@linkcode check}. */
+  readonly error: Record;
+  /** A new structure, or array of them. */
+  record(name: string, count?: number): Record;
+  /** A number that the library was built with. */
+  number(name: string): number;
+  readonly codeOf: ReadonlyMap<number, DsmrErrorCode>;
+}
+
+const runtime = denoRuntime() ?? await bunRuntime();
+
+let opened: Native | undefined;
+
+/** The library, opened when it is asked for the first time. */
+export function native(): Native {
+  opened ??= open();
+  return opened;
+}
+
+function libraryPath(runtime: Runtime): string {
+  const named = runtime.environment("DSMR_LIBRARY");
+  if (named !== undefined && named !== "") return named;
+  if (process.platform !== "linux" && process.platform !== "darwin") {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `There is no native library for ${process.platform} ${process.arch}. ` +
+        "Use Linux (x64 or arm64) or macOS.",
+    );
+  }
+  const name = process.platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
+  const url = new URL(`../../zig-out/lib/${name}`, import.meta.url);
+  if (url.protocol !== "file:") {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `The native library cannot be loaded from ${url.protocol}. ` +
+        "Use a checkout, or set DSMR_LIBRARY to the library's path.",
+    );
+  }
+  return fileURLToPath(url);
+}
+
+function open(): Native {
+  if (runtime === undefined) {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      "This runtime offers no foreign function interface we know.",
+    );
+  }
+  const path = libraryPath(runtime);
+  let calls: Calls;
+  try {
+    calls = runtime.open(path);
+  } catch (cause) {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `Cannot load the native library ${path}: ${(cause as Error).message} ` +
+        "Build it with `deno task build`, set DSMR_LIBRARY to where it is, " +
+        "and allow FFI (--allow-ffi) where the runtime asks for that.",
+      { cause },
+    );
+  }
+  const abi = readAbi(calls);
+  const record = (name: string, count = 1): Record => {
+    const fields = abi.structures.get(name);
+    if (fields === undefined) throw mismatch(`has no structure ${name}`);
+    return new Record(fields, count);
+  };
+  const number = (name: string): number => {
+    const value = abi.numbers.get(name);
+    if (value === undefined) throw mismatch(`has no number ${name}`);
+    return value;
+  };
+  const codeOf = new Map(codes.map((code) => [number(`DSMR_E_${code}`), code]));
+  return { calls, runtime, error: record("dsmr_error"), record, number, codeOf };
+}
+
+function mismatch(what: string): DsmrError {
+  return new DsmrError(
+    "VERSION_MISMATCH",
+    `The native library ${what}: it was built from another version. Build it with ` +
+      "`deno task build`, and check DSMR_LIBRARY.",
+  );
+}
+
+/** Reads the text of dsmr_abi: lines of "name value", "structure 0 size", "s.field at size". */
+function readAbi(calls: Calls): {
+  numbers: Map<string, number>;
+  structures: Map<string, Fields>;
+} {
+  let text = new Uint8Array(8192);
+  const length = calls.dsmr_abi(text, text.length);
+  if (length > text.length) {
+    text = new Uint8Array(length);
+    calls.dsmr_abi(text, text.length);
+  }
+  const numbers = new Map<string, number>();
+  const structures = new Map<string, Map<string, { offset: number; size: number }>>();
+  for (const line of new TextDecoder().decode(text.subarray(0, length)).split("\n")) {
+    const [name = "", first, size] = line.split(" ");
+    if (size === undefined) {
+      numbers.set(name, Number(first));
+      continue;
+    }
+    const [structure = "", field = ""] = name.split(".");
+    let fields = structures.get(structure);
+    if (fields === undefined) structures.set(structure, fields = new Map());
+    fields.set(field, { offset: Number(first), size: Number(size) });
+  }
+  return { numbers, structures };
+}
+
+/** The error that the last failed call has described. */
+export function lastError(status: number): DsmrError {
+  const { codeOf, error } = native();
+  const actual = error.u64("actual");
+  const requested = error.u64("requested");
+  const errno = error.i32("os_errno");
+  return new DsmrError(
+    codeOf.get(status) ?? "UNSUPPORTED",
+    error.text("message", error.u32("message_length")),
+    {
+      ...(actual === 0 && requested === 0 ? {} : { actual, requested }),
+      ...(errno === 0 ? {} : { errno }),
+    },
+  );
+}
+
+/** Passes a successful result on; throws the library's error for a failure. */
+export function check(status: number): number {
+  if (status < 0) throw lastError(status);
+  return status;
+}
+
+const encoder = new TextEncoder();
+/** Stands for "none": a buffer argument cannot be null in every runtime. */
+export const nothing: Uint8Array<ArrayBuffer> = new Uint8Array(1);
+
+/**
+ * A name as the library takes it. It checks the rest; but lone surrogates, which UTF-8 cannot
+ * express, would all become the same character here.
+ */
+export function encodeName(what: string, name: unknown): Uint8Array<ArrayBuffer> {
+  if (typeof name !== "string") {
+    throw new DsmrError("NAME_INVALID", `The ${what} name is ${describe(name)}, not a string.`);
+  }
+  if (!name.isWellFormed()) {
+    throw new DsmrError(
+      "NAME_INVALID",
+      `The ${what} name ${JSON.stringify(name)} has half a surrogate pair, which is no text.`,
+    );
+  }
+  return encoder.encode(name);
+}
+
+/** A wrong value, short enough for a message. */
+export function describe(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
+  return `a ${typeof value}`;
+}
+
+/** Milliseconds as the library takes them: -1 is for ever. */
+export function encodeTimeout(timeout: number | undefined): number {
+  if (timeout === undefined || timeout === Infinity) return -1;
+  if (typeof timeout !== "number" || !(timeout >= 0)) {
+    throw new RangeError(
+      `The timeout is ${describe(timeout)}; it must be 0 or more milliseconds, or omitted.`,
+    );
+  }
+  return Math.min(Math.ceil(timeout), 0x7fffffff);
+}
+
+/** As many structures as a listing call has, in one consistent answer. */
+export function readAll(
+  structure: string,
+  call: (infos: Uint8Array<ArrayBuffer>, capacity: number) => number,
+): { infos: Record; count: number } {
+  for (let capacity = 32;;) {
+    const infos = native().record(structure, capacity);
+    const count = check(call(infos.bytes, capacity));
+    if (count <= capacity) return { infos, count };
+    // Room for some that come between this call and the next.
+    capacity = count + 16;
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * The calls of the native library, once, for every runtime: see c/dsmr.h, which is the
+ * contract. A test compares the two.
+ *
+ * Only types that both runtimes pass without boxing: u32 and i32 by value, the rest through
+ * byte buffers. Every call returns an int32_t.
+ *
+ * @module
+ */
+
+/** How an argument is passed. */
+export type Parameter = "u32" | "i32" | "buffer";
+
+/** Name and parameters of every call. The C prototype stands above each. */
+export const symbols = {
+  // int32_t dsmr_abi(char *text, uint32_t capacity)
+  dsmr_abi: ["buffer", "u32"],
+  // int32_t dsmr_default_directory(char *directory, uint32_t capacity, dsmr_error *error)
+  dsmr_default_directory: ["buffer", "u32", "buffer"],
+  // int32_t dsmr_registry_open(const char *name, uint32_t name_length,
+  //                            const char *directory, uint32_t directory_length,
+  //                            const char *database, uint32_t database_length,
+  //                            const dsmr_registry_options *options, dsmr_error *error)
+  dsmr_registry_open: ["buffer", "u32", "buffer", "u32", "buffer", "u32", "buffer", "buffer"],
+  // int32_t dsmr_registry_close(uint32_t registry)
+  dsmr_registry_close: ["u32"],
+  // int32_t dsmr_registry_is_usable(uint32_t registry)
+  dsmr_registry_is_usable: ["u32"],
+  // int32_t dsmr_registry_describe(uint32_t registry, dsmr_registry_info *info,
+  //                                dsmr_error *error)
+  dsmr_registry_describe: ["u32", "buffer", "buffer"],
+  // int32_t dsmr_registry_list(const char *directory, uint32_t directory_length,
+  //                            dsmr_registry_info *infos, uint32_t capacity,
+  //                            dsmr_error *error)
+  dsmr_registry_list: ["buffer", "u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_registry_destroy(const char *name, uint32_t name_length,
+  //                               const char *directory, uint32_t directory_length,
+  //                               dsmr_error *error)
+  dsmr_registry_destroy: ["buffer", "u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
+  //                       dsmr_error *error)
+  dsmr_backends: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
+  //                            const dsmr_segment_request *request,
+  //                            dsmr_segment_ticket *ticket, dsmr_error *error)
+  dsmr_segment_begin: ["u32", "buffer", "u32", "buffer", "buffer", "buffer"],
+  // int32_t dsmr_segment_wait(uint32_t registry, const char *name, uint32_t name_length,
+  //                           const dsmr_segment_request *request,
+  //                           const dsmr_segment_ticket *ticket, dsmr_error *error)
+  dsmr_segment_wait: ["u32", "buffer", "u32", "buffer", "buffer", "buffer"],
+  // int32_t dsmr_segment_commit(uint32_t segment, dsmr_error *error)
+  dsmr_segment_commit: ["u32", "buffer"],
+  // int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error)
+  dsmr_segment_abort: ["u32", "buffer"],
+  // int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
+  //                             dsmr_segment_ticket *ticket, dsmr_error *error)
+  dsmr_segment_lookup: ["u32", "buffer", "u32", "buffer", "buffer"],
+  // int32_t dsmr_segment_detach(uint32_t segment)
+  dsmr_segment_detach: ["u32"],
+  // int32_t dsmr_segment_park(uint32_t segment)
+  dsmr_segment_park: ["u32"],
+  // int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
+  //                           dsmr_error *error)
+  dsmr_segment_drop: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_segment_is_current(uint32_t segment)
+  dsmr_segment_is_current: ["u32"],
+  // int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
+  //                       dsmr_error *error)
+  dsmr_segments: ["u32", "buffer", "u32", "buffer"],
+} as const satisfies Record<string, readonly Parameter[]>;
+
+type Argument<P> = P extends "buffer" ? Uint8Array<ArrayBuffer> : number;
+type Arguments<P extends readonly Parameter[]> = { -readonly [I in keyof P]: Argument<P[I]> };
+
+/** The calls, typed from the table. */
+export type Calls = {
+  readonly [Name in keyof typeof symbols]: (
+    ...values: Arguments<(typeof symbols)[Name]>
+  ) => number;
+};
+
+/** What a runtime must offer. `deno.ts` and `bun.ts` are the two that do. */
+export interface Runtime {
+  /** Name and version, for people who look at who is attached. */
+  readonly label: string;
+  /** Opens the library at an absolute path. Throws what the runtime throws. */
+  open(path: string): Calls;
+  /** The memory at `address` as an ArrayBuffer: nothing is copied, and never freed. */
+  view(address: bigint, byteLength: number): ArrayBuffer;
+  /** An environment variable; undefined also where the program may not read it. */
+  environment(name: string): string | undefined;
+}

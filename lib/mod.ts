@@ -1,0 +1,33 @@
+/**
+ * Named shared memory for Deno and Bun processes.
+ *
+ * Processes that open the same registry share segments by name: the first to ask for one
+ * creates and initialises it, everyone else finds it done, and all of them see the same
+ * bytes. Any of them may be killed at any instruction; the others go on.
+ *
+ * @example
+ * ```ts
+ * import { Registry } from "@dsmr/registry";
+ *
+ * using registry = Registry.openSync("doc-mod");
+ * const segment = registry.getNamedSegmentSync("counters", 4096);
+ * const counters = new Int32Array(segment.buffer);
+ * console.log("visit", Atomics.add(counters, 0, 1) + 1); // counts across processes
+ * Registry.destroy("doc-mod");
+ * ```
+ *
+ * @module
+ */
+
+export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
+export {
+  type BackendInfo,
+  type DirectoryOptions,
+  type InitCallback,
+  type OpenOptions,
+  Registry,
+  type RegistryInfo,
+  type SegmentInfo,
+  type SegmentRequest,
+} from "./registry.ts";
+export { type Lifetime, Segment } from "./segment.ts";

@@ -1,0 +1,579 @@
+/**
+ * Registries: named control regions that processes attach to.
+ *
+ * @module
+ */
+
+import { Backend } from "./backend.ts";
+import { DsmrError, type DsmrErrorCode } from "./errors.ts";
+import {
+  check,
+  describe,
+  encodeName,
+  encodeTimeout,
+  native,
+  nothing,
+  readAll,
+} from "./ffi/native.ts";
+import type { Record } from "./ffi/record.ts";
+import type { Lifetime, Segment } from "./segment.ts";
+
+/** Where registries are. */
+export interface DirectoryOptions {
+  /**
+   * An absolute path. Default: `DSMR_DIR` of the environment, else `/dev/shm`. All processes
+   * that are to meet must name the same.
+   */
+  dir?: string;
+}
+
+/** Options of {@linkcode Registry.openSync}. */
+export interface OpenOptions extends DirectoryOptions {
+  /** A scope inside the registry, created when it is not there. Default: `"default"`. */
+  database?: string;
+  /**
+   * `"open"` (default) attaches and creates where needed, `"create"` only creates (`EXISTS`),
+   * `"attach"` only attaches (`NOT_FOUND`).
+   */
+  mode?: "open" | "create" | "attach";
+  /** How many backends fit, 1 to 256 (default 256). Only the creator's counts. */
+  maxBackends?: number;
+  /** How many segments fit, 1 to 65,536 (default 1,024). Only the creator's counts. */
+  maxSegments?: number;
+  /**
+   * How long to wait, in milliseconds, while another process changes the registry's tables.
+   * Such changes take microseconds, unless that process is stopped. Default: 10 s.
+   */
+  timeout?: number;
+}
+
+/** Options of {@linkcode Registry.getNamedSegmentSync}. */
+export interface SegmentRequest<Argument = undefined> {
+  /** Handed to the init callback as it is. */
+  arg?: Argument;
+  /**
+   * `"registry"` (default): the segment stays until it is dropped or the registry destroyed.
+   * `"attached"`: until the last backend detaches or dies. Only the initialiser's counts.
+   */
+  lifetime?: Lifetime;
+  /** How long to wait for another backend's initialisation, in milliseconds. Default: for ever. */
+  timeout?: number;
+}
+
+/**
+ * Fills a fresh segment, whose bytes are all zero. Runs in exactly one backend; the others
+ * wait until it returns. If it throws, the segment is freed and the next one tries.
+ */
+export type InitCallback<Argument> = (segment: Segment, arg: Argument) => void;
+
+/** A registry, as {@linkcode Registry.list} sees it. */
+export interface RegistryInfo {
+  /** Its name. */
+  name: string;
+  /** The directory that it is in. */
+  dir: string;
+  /** Why it cannot be attached (`"CORRUPT"`, `"VERSION_MISMATCH"`), or null. */
+  problem: DsmrErrorCode | null;
+  /** Bytes of the control region; the segments' come on top. */
+  size: number;
+  /** When it was created. */
+  createdAt: Date;
+  /** The process that created it, if it still exists. */
+  creatorPid: number;
+  /** Live backends. */
+  backends: number;
+  /** How many fit. */
+  maxBackends: number;
+  /** Segments, also those being initialised. */
+  segments: number;
+  /** How many fit. */
+  maxSegments: number;
+}
+
+/** A segment, as {@linkcode Registry.segments} sees it. */
+export interface SegmentInfo {
+  /** Its name. */
+  name: string;
+  /** Its number: never given twice in a registry. */
+  id: number;
+  /** Its size in bytes. */
+  size: number;
+  /** False while it is being initialised. */
+  ready: boolean;
+  /** How long it stays. */
+  lifetime: Lifetime;
+  /** How many backends have it attached. */
+  backends: number;
+  /** When its initialisation began. */
+  createdAt: Date;
+  /** The process that initialised it, if it still exists. */
+  creatorPid: number;
+}
+
+/** A backend, as {@linkcode Registry.backends} sees it: an attached thread of some process. */
+export interface BackendInfo {
+  /** Its number in the registry; see {@linkcode Registry.backendId}. */
+  id: number;
+  /** Its process, in that process's pid namespace. */
+  pid: number;
+  /** Its thread, likewise. */
+  tid: number;
+  /** What program it is, for example `"deno 2.9.6"`; empty where it did not say. */
+  program: string;
+  /** The database that it has opened. */
+  database: string;
+  /** When it attached. */
+  attachedAt: Date;
+  /** How many segments it has attached. */
+  segments: number;
+  /** The segment whose initialisation it is waiting for, or null. */
+  waitingFor: string | null;
+  /** Whether it is the one that asks. */
+  self: boolean;
+}
+
+/**
+ * A named registry, attached by this isolate (a process, or one Worker of it).
+ *
+ * @example
+ * ```ts
+ * import { Registry } from "@dsmr/registry";
+ *
+ * using registry = Registry.openSync("doc-registry");
+ * const hits = registry.getNamedSegmentSync("hits", 4096, (segment) => {
+ *   new Int32Array(segment.buffer)[0] = 1000; // in exactly one process
+ * });
+ * console.log(hits.found ? "initialised by another" : "initialised here");
+ * Registry.destroy("doc-registry");
+ * ```
+ */
+export class Registry implements Disposable {
+  readonly #backend: Backend;
+  #isOpen = true;
+
+  /** The registry's name. */
+  readonly name: string;
+  /** The directory that it is in. */
+  readonly dir: string;
+  /** The database that was opened. */
+  readonly database: string;
+
+  private constructor(backend: Backend, name: string, dir: string, database: string) {
+    this.#backend = backend;
+    this.name = name;
+    this.dir = dir;
+    this.database = database;
+  }
+
+  /**
+   * Attaches to the registry `name`, and creates it when it is not there. The same registry
+   * and database opened again in the same isolate share one backend; it lasts until the last
+   * of them is closed.
+   *
+   * Blocks only while another process is in the middle of changing the registry's tables.
+   *
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `SIZE_INVALID`: an argument.
+   * `EXISTS`, `NOT_FOUND`: as `mode` says, or there is no such directory. `NO_SPACE`,
+   * `BACKENDS_FULL`, `REGISTRY_FULL`: no room. `PERMISSION`, `CORRUPT`, `VERSION_MISMATCH`:
+   * the file is refused. `TIMEOUT`: a stopped process holds the tables. `UNSUPPORTED`: the
+   * native library cannot be loaded, or the file system cannot do this. Nothing is left
+   * behind.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * const registry = Registry.openSync("doc-open", { maxSegments: 16 });
+   * registry.close();
+   * Registry.destroy("doc-open");
+   * ```
+   */
+  static openSync(name: string, options: OpenOptions = {}): Registry {
+    const { database = "default", mode = "open" } = options;
+    if (database === "") {
+      throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
+    }
+    if (mode !== "open" && mode !== "create" && mode !== "attach") {
+      throw new TypeError(`The mode is ${JSON.stringify(mode)}, not "open", "create" or "attach".`);
+    }
+    const dir = directory(options);
+    const backend = Backend.open(dir, name, database, {
+      mode,
+      maxBackends: limit("maxBackends", options.maxBackends, "DSMR_BACKENDS_MAX"),
+      maxSegments: limit("maxSegments", options.maxSegments, "DSMR_SEGMENTS_MAX"),
+      timeout_ms: encodeTimeout(options.timeout),
+    });
+    return new Registry(backend, name, dir, database);
+  }
+
+  /**
+   * The registries of a directory, those of other users left out, sorted by name. One that
+   * is damaged is listed with its `problem`.
+   *
+   * @throws {DsmrError} `NOT_FOUND`, `PERMISSION`: the directory.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * for (const { name, backends, segments } of Registry.list()) {
+   *   console.log(`${name}: ${backends} backends, ${segments} segments`);
+   * }
+   * ```
+   */
+  static list(options: DirectoryOptions = {}): IterableIterator<RegistryInfo> {
+    const { calls, error } = native();
+    const dir = directory(options);
+    const path = new TextEncoder().encode(dir);
+    const { infos, count } = readAll(
+      "dsmr_registry_info",
+      (infos, capacity) =>
+        calls.dsmr_registry_list(path, path.length, infos, capacity, error.bytes),
+    );
+    const found = Array.from({ length: count }, (_, i) => registryInfo(infos, i, dir));
+    return found.sort(byName).values();
+  }
+
+  /**
+   * Destroys a registry and all its segments; also one that is corrupt, which this is the way
+   * to get rid of. Backends that are attached keep the memory they have mapped; whatever else
+   * they do with the registry is `CLOSED`. The name is free at once.
+   *
+   * @returns false if there was none.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `PERMISSION`, `TIMEOUT`. A process
+   * killed in here leaves a registry that the next open, list or destroy finishes off.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * Registry.openSync("doc-destroy").close();
+   * console.log(Registry.destroy("doc-destroy")); // true
+   * console.log(Registry.destroy("doc-destroy")); // false
+   * ```
+   */
+  static destroy(name: string, options: DirectoryOptions = {}): boolean {
+    const { calls, error } = native();
+    const encoded = encodeName("registry", name);
+    const dir = new TextEncoder().encode(directory(options));
+    const status = calls.dsmr_registry_destroy(
+      encoded.length === 0 ? nothing : encoded,
+      encoded.length,
+      dir,
+      dir.length,
+      error.bytes,
+    );
+    return check(status) === 1;
+  }
+
+  /**
+   * The number of this isolate's backend: unique among the backends of the registry, and not
+   * used again for a long time (16 million uses of the same slot) after it has left.
+   */
+  get backendId(): number {
+    return this.#open().id;
+  }
+
+  /**
+   * The segment `name`: attached if it is there, else created with `size` bytes, all zero,
+   * and initialised by `init`. Of all backends that ask, exactly one runs `init`; the others
+   * block until it is done (see `timeout`). If it throws or its process dies, the next one
+   * takes over, on zeroed memory. PostgreSQL's `GetNamedDSMSegment`.
+   *
+   * No lock is held while `init` runs, and it may ask for other segments. Asking for a segment
+   * that is attached already gives the same object and costs some nanoseconds.
+   *
+   * Blocks the thread, and with it the event loop, while another backend initialises.
+   *
+   * @param name 1 to 63 bytes of UTF-8, without NUL and slash.
+   * @param size In bytes. Omitted: whatever is there.
+   * @param init Fills the memory. Omitted: it stays zero.
+   *
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `SIZE_INVALID`: an argument.
+   * `SIZE_MISMATCH`: it is there with another size. `NOT_FOUND`: it is not there, and no size
+   * was given. `INIT_FAILED`: `init` threw, see `cause`; the segment is free again.
+   * `INIT_RECURSION`: asked for by its own `init`. `DEADLOCK`: its initialiser waits for this
+   * backend. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no room, nothing is left behind.
+   * `PERMISSION`, `CORRUPT`: its file is refused. `CLOSED`: the registry was closed or
+   * destroyed.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-get");
+   * const limits = registry.getNamedSegmentSync("limits", 8, (segment, perSecond) => {
+   *   new Float64Array(segment.buffer)[0] = perSecond;
+   * }, { arg: 250 });
+   * console.log(new Float64Array(limits.buffer)[0]); // 250, in every process
+   * Registry.destroy("doc-get");
+   * ```
+   */
+  getNamedSegmentSync<Argument = undefined>(
+    name: string,
+    size?: number,
+    init?: InitCallback<Argument>,
+    options: SegmentRequest<Argument> = {},
+  ): Segment {
+    const backend = this.#open();
+    const known = backend.current(name);
+    if (known !== undefined && (size === undefined || size === known.size)) return known;
+    const { arg, lifetime = "registry", timeout } = options;
+    if (lifetime !== "registry" && lifetime !== "attached") {
+      throw new TypeError(
+        `The lifetime is ${JSON.stringify(lifetime)}, not "registry" or "attached".`,
+      );
+    }
+    if (init !== undefined && typeof init !== "function") {
+      throw new TypeError(`The init callback is ${describe(init)}, not a function.`);
+    }
+    const segment = backend.beginSync(name, {
+      size: size === undefined ? 0 : checkSize(name, size),
+      lifetime,
+      timeout_ms: encodeTimeout(timeout),
+    });
+    if (segment.found) return segment;
+    try {
+      const result: unknown = init?.(segment, arg as Argument);
+      if (result instanceof Promise) {
+        throw new TypeError("The init callback returned a promise; it must be done on return.");
+      }
+    } catch (cause) {
+      segment.detach();
+      throw new DsmrError(
+        "INIT_FAILED",
+        `The init callback of segment "${name}" threw: ${messageOf(cause)} ` +
+          "The segment was freed; whoever asks for it next initialises it.",
+        { cause },
+      );
+    }
+    try {
+      backend.commit(segment);
+    } catch (cause) {
+      segment.detach();
+      throw cause;
+    }
+    return segment;
+  }
+
+  /**
+   * The segment `name` as it is, attached; or null when it is not there, or still being
+   * initialised. Never waits.
+   *
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `NO_SPACE`, `PERMISSION`,
+   * `CORRUPT`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-lookup");
+   * console.log(registry.lookupSegment("nobody-made-this")); // null
+   * Registry.destroy("doc-lookup");
+   * ```
+   */
+  lookupSegment(name: string): Segment | null {
+    const backend = this.#open();
+    return backend.current(name) ?? backend.lookup(name);
+  }
+
+  /**
+   * Removes the segment's name. Backends that have it attached keep their memory until they
+   * detach; who asks for the name from now on gets a new segment. One that is still being
+   * initialised is not there yet, and is left alone. Never waits.
+   *
+   * @returns false if there was none.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-drop");
+   * registry.getNamedSegmentSync("scratch", 64);
+   * console.log(registry.dropSegment("scratch")); // true
+   * Registry.destroy("doc-drop");
+   * ```
+   */
+  dropSegment(name: string): boolean {
+    const backend = this.#open();
+    const { calls, error } = native();
+    const encoded = encodeName("segment", name);
+    return check(
+      calls.dsmr_segment_drop(
+        backend.handle,
+        encoded.length === 0 ? nothing : encoded,
+        encoded.length,
+        error.bytes,
+      ),
+    ) === 1;
+  }
+
+  /**
+   * The segments of the registry, sorted by name: one consistent snapshot, taken by this call.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-segments");
+   * registry.getNamedSegmentSync("a", 64);
+   * console.log([...registry.segments()].map((segment) => segment.name)); // [ "a" ]
+   * Registry.destroy("doc-segments");
+   * ```
+   */
+  segments(): IterableIterator<SegmentInfo> {
+    const { calls, error } = native();
+    const { handle } = this.#open();
+    const { infos, count } = readAll(
+      "dsmr_segment_info",
+      (infos, capacity) => calls.dsmr_segments(handle, infos, capacity, error.bytes),
+    );
+    const found = Array.from({ length: count }, (_, i) => segmentInfo(infos, i));
+    return found.sort(byName).values();
+  }
+
+  /**
+   * The backends that are attached and alive: one consistent snapshot, taken by this call. What dead ones have left is cleared away on the way.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-backends");
+   * for (const { pid, program } of registry.backends()) console.log(pid, program);
+   * Registry.destroy("doc-backends");
+   * ```
+   */
+  backends(): IterableIterator<BackendInfo> {
+    const { calls, error } = native();
+    const { handle } = this.#open();
+    const { infos, count } = readAll(
+      "dsmr_backend_info",
+      (infos, capacity) => calls.dsmr_backends(handle, infos, capacity, error.bytes),
+    );
+    return Array.from({ length: count }, (_, i) => backendInfo(infos, i)).values();
+  }
+
+  /**
+   * Leaves the registry. When this was the isolate's last one for this registry and database,
+   * its segments are detached (every view of their buffers with them) and its backend is
+   * gone. Does nothing the second time.
+   */
+  close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#backend.release();
+  }
+
+  /** Closes: for `using`. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #open(): Backend {
+    if (!this.#isOpen) {
+      throw new DsmrError("CLOSED", `Registry "${this.name}" is closed. Open it again.`);
+    }
+    return this.#backend;
+  }
+}
+
+function directory(options: DirectoryOptions): string {
+  const { calls, error, runtime } = native();
+  const { dir } = options;
+  if (dir !== undefined && typeof dir !== "string") {
+    throw new TypeError(`The directory is ${describe(dir)}, not a path.`);
+  }
+  if (dir === "") {
+    throw new DsmrError("NAME_INVALID", "The directory is empty. Omit it, or name one.");
+  }
+  const named = dir ?? runtime.environment("DSMR_DIR");
+  if (named !== undefined && named !== "") return named;
+  const bytes = new Uint8Array(4096);
+  const length = calls.dsmr_default_directory(bytes, bytes.length, error.bytes);
+  return new TextDecoder().decode(bytes.subarray(0, check(length)));
+}
+
+/** A limit of a new registry; 0 leaves it to the library. */
+function limit(option: string, value: number | undefined, max: string): number {
+  if (value === undefined) return 0;
+  const most = native().number(max);
+  if (!Number.isInteger(value) || value < 1 || value > most) {
+    throw new DsmrError(
+      "SIZE_INVALID",
+      `${option} is ${describe(value)}; it must be a whole number from 1 to ${most}.`,
+      typeof value === "number" ? { actual: most, requested: value } : {},
+    );
+  }
+  return value;
+}
+
+function checkSize(name: string, size: unknown): number {
+  if (typeof size === "number" && Number.isSafeInteger(size) && size >= 1) return size;
+  throw new DsmrError(
+    "SIZE_INVALID",
+    `Cannot create segment ${JSON.stringify(name)} of ${describe(size)} bytes: ` +
+      "a size is a whole number from 1 on.",
+    typeof size === "number" ? { requested: size } : {},
+  );
+}
+
+function messageOf(thrown: unknown): string {
+  const text = thrown instanceof Error ? thrown.message : String(thrown);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
+function byName(a: { name: string }, b: { name: string }): number {
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
+}
+
+const dateOf = (nanoseconds: number): Date => new Date(nanoseconds / 1e6);
+
+function registryInfo(infos: Record, i: number, dir: string): RegistryInfo {
+  return {
+    name: infos.text("name", infos.u32("name_length", i), i),
+    dir,
+    problem: native().codeOf.get(infos.i32("status", i)) ?? null,
+    size: infos.u64("size", i),
+    createdAt: dateOf(infos.u64("created_ns", i)),
+    creatorPid: infos.u32("creator_pid", i),
+    backends: infos.u32("backend_count", i),
+    maxBackends: infos.u32("backend_count_max", i),
+    segments: infos.u32("segment_count", i),
+    maxSegments: infos.u32("segment_count_max", i),
+  };
+}
+
+function segmentInfo(infos: Record, i: number): SegmentInfo {
+  const attached = native().number("DSMR_LIFETIME_ATTACHED");
+  return {
+    name: infos.text("name", infos.u32("name_length", i), i),
+    id: infos.u64("id", i),
+    size: infos.u64("size", i),
+    ready: infos.u32("is_ready", i) === 1,
+    lifetime: infos.u32("lifetime", i) === attached ? "attached" : "registry",
+    backends: infos.u32("backend_count", i),
+    createdAt: dateOf(infos.u64("created_ns", i)),
+    creatorPid: infos.u32("creator_pid", i),
+  };
+}
+
+function backendInfo(infos: Record, i: number): BackendInfo {
+  const waiting = infos.u32("waiting_length", i);
+  return {
+    id: infos.u32("backend_id", i),
+    pid: infos.u32("pid", i),
+    tid: infos.u32("tid", i),
+    program: infos.text("label", infos.u32("label_length", i), i),
+    database: infos.text("database", infos.u32("database_length", i), i),
+    attachedAt: dateOf(infos.u64("attached_ns", i)),
+    segments: infos.u32("segment_count", i),
+    waitingFor: waiting === 0 ? null : infos.text("waiting", waiting, i),
+    self: infos.u32("is_self", i) === 1,
+  };
+}
