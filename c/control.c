@@ -399,7 +399,7 @@ bool control_is_ready(const struct control *control) {
 
 bool control_is_live(const struct control *control) {
   struct os_file_info info;
-  return control_is_ready(control) && os_file_info(control->fd, &info) == 0 && info.link_count == 1;
+  return control_is_ready(control) && os_file_info(control->fd, &info) == 0 && info.link_count > 0;
 }
 
 /* Somebody died while destroying it. Returns 0 when the path is free, or was freed. */

@@ -93,6 +93,12 @@ int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *na
 /* Zeroed private memory that a forked child sees as zeros again. */
 void *os_memory_wiped_by_fork(size_t size);
 
+/*
+ * Keeps the library in the process for good. A runtime may unload it when a Worker ends, and
+ * the thread would then run our destructor, which is not there any more.
+ */
+void os_stay_loaded(void);
+
 /* What the system says about an errno, for messages. */
 const char *os_errno_text(int32_t os_errno);
 
@@ -101,7 +107,7 @@ int32_t os_status_of(int32_t os_errno);
 
 /*
  * Fault injection, in test builds (-DDSMR_FAULTS) only: the test counts the system calls
- * that can fail and makes the n-th fail with an errno of its choice.
+ * that can fail and makes the n-th fail with an errno of its choice. Each thread has its own.
  */
 #ifdef DSMR_FAULTS
 struct os_fault {
@@ -109,7 +115,7 @@ struct os_fault {
   int32_t os_errno;
   uint32_t calls; /* counted so far */
 };
-extern struct os_fault os_fault;
+extern _Thread_local struct os_fault os_fault;
 #endif
 
 #endif

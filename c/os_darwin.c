@@ -20,6 +20,7 @@
 #include "dsmr.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -52,7 +53,7 @@ extern int os_sync_wake_by_address_any(void *address, size_t size, uint32_t flag
 extern int os_sync_wake_by_address_all(void *address, size_t size, uint32_t flags);
 
 #ifdef DSMR_FAULTS
-struct os_fault os_fault;
+_Thread_local struct os_fault os_fault;
 static int32_t fault(void) {
   os_fault.calls++;
   if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
@@ -370,6 +371,15 @@ void *os_memory_wiped_by_fork(size_t size) {
                                                 memory_order_release, memory_order_relaxed)) {
   }
   return memory;
+}
+
+void os_stay_loaded(void) {
+  static char inside;
+  Dl_info info;
+  if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
+  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  /* NULL in a program that has the library linked in: that one is not unloaded. */
+  if (self != NULL) dlclose(self);
 }
 
 const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }

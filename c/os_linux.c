@@ -9,6 +9,7 @@
 #include "dsmr.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -28,7 +29,7 @@
 #endif
 
 #ifdef DSMR_FAULTS
-struct os_fault os_fault;
+_Thread_local struct os_fault os_fault;
 static int32_t fault(void) {
   os_fault.calls++;
   if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
@@ -281,6 +282,15 @@ void *os_memory_wiped_by_fork(size_t size) {
   /* Before Linux 4.14 a forked child would see its parent's handles; that is all. */
   (void)madvise(memory, size, MADV_WIPEONFORK);
   return memory;
+}
+
+void os_stay_loaded(void) {
+  static char inside;
+  Dl_info info;
+  if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
+  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+  /* NULL in a program that has the library linked in: that one is not unloaded. */
+  if (self != NULL) dlclose(self);
 }
 
 const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }

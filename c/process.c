@@ -64,6 +64,7 @@ static int32_t start(void (*thread_ends)(void *list)) {
     return DSMR_E_NO_SPACE;
   }
   has_thread_key = true;
+  os_stay_loaded();
   return handle_start();
 }
 

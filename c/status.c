@@ -84,6 +84,23 @@ static uint32_t sequence_length(const unsigned char *text, uint32_t room) {
   return length;
 }
 
+/* The name as far as it is text, for a message: what is not shows as '?'. */
+static void show_name(const char *name, uint32_t length, char shown[DSMR_NAME_SIZE]) {
+  uint32_t at = 0;
+  while (at < length) {
+    uint32_t step = sequence_length((const unsigned char *)name + at, length - at);
+    bool is_text = step > 1 || (step == 1 && (unsigned char)name[at] >= ' ' && name[at] != 0x7f);
+    if (is_text) {
+      memcpy(shown + at, name + at, step);
+    } else {
+      shown[at] = '?';
+      step = 1;
+    }
+    at += step;
+  }
+  shown[at] = '\0';
+}
+
 int32_t status_check_name(dsmr_error *error, const char *what, const char *name,
                           uint32_t length) {
   if (name == NULL || length == 0) {
@@ -102,10 +119,12 @@ int32_t status_check_name(dsmr_error *error, const char *what, const char *name,
     uint32_t step = sequence_length((const unsigned char *)name + at, length - at);
     const char *fault = byte == 0 ? "a NUL" : byte == '/' ? "a slash" : step == 0 ? "no UTF-8" : NULL;
     if (fault != NULL) {
+      char shown[DSMR_NAME_SIZE];
+      show_name(name, length, shown);
       return FAIL_NUMBERS(error, DSMR_E_NAME_INVALID, at, 0,
-                          "The %s name has %s at byte %u of %u. Names are UTF-8 without NUL "
-                          "and without slash.",
-                          what, fault, at, length);
+                          "The %s name \"%s\" has %s at byte %u of %u. Names are UTF-8 without "
+                          "NUL and without slash.",
+                          what, shown, fault, at, length);
     }
     at += step;
   }

@@ -130,7 +130,7 @@ export class Backend {
         ),
       );
       if (status !== wait) return this.#adopt(name, ticket, status === number("DSMR_FOUND"));
-      // In slices, so that a Worker that waits can be terminated.
+      // In slices: between two of them a runtime can terminate a Worker (Bun does, Deno 2.9 not).
       check(
         calls.dsmr_segment_wait(
           this.#handle,

@@ -436,7 +436,8 @@ export class Registry implements Disposable {
   }
 
   /**
-   * The backends that are attached and alive: one consistent snapshot, taken by this call. What dead ones have left is cleared away on the way.
+   * The backends that are attached and alive: one consistent snapshot, taken by this call.
+   * What dead ones have left is cleared away on the way.
    *
    * @throws {DsmrError} `CLOSED`.
    *
@@ -524,7 +525,13 @@ function checkSize(name: string, size: unknown): number {
 }
 
 function messageOf(thrown: unknown): string {
-  const text = thrown instanceof Error ? thrown.message : String(thrown);
+  let text: string;
+  try {
+    text = thrown instanceof Error ? thrown.message : String(thrown);
+  } catch {
+    // An object without a toString(), or with a bad one.
+    text = describe(thrown);
+  }
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
