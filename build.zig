@@ -33,8 +33,12 @@ const test_programs = [_][]const u8{
     "registry_test.c",
     "backend_test.c",
     "hostile_test.c",
+    "fault_test.c",
+    "kill_test.c",
 };
 const example_programs = [_][]const u8{"word_table.c"};
+/// C programs of c/tests/ that the TypeScript tests start.
+const partner_programs = [_][]const u8{"interleave.c"};
 const bench_programs = [_][]const u8{"floor.c"};
 
 const cross_targets = [_]std.Target.Query{
@@ -77,15 +81,8 @@ pub fn build(b: *std.Build) void {
     for (public_headers) |name| {
         b.getInstallStep().dependOn(&b.addInstallHeaderFile(b.path(b.fmt("c/{s}", .{name})), name).step);
     }
-    for (example_programs) |name| {
-        const program = addProgram(b, b.fmt("examples/{s}", .{name}), releaseModule(b, host));
-        // As a file: linking the step would add a run path into .zig-cache.
-        program.root_module.addObjectFile(library.getEmittedBin());
-        // Relative to the program, so that the tree can be moved.
-        const origin = if (host.result.os.tag == .macos) "@loader_path" else "$ORIGIN";
-        program.root_module.addRPathSpecial(b.fmt("{s}/../lib", .{origin}));
-        b.installArtifact(program);
-    }
+    for (example_programs) |name| installProgram(b, b.fmt("examples/{s}", .{name}), library);
+    for (partner_programs) |name| installProgram(b, b.fmt("c/tests/{s}", .{name}), library);
 
     const cross = b.step("cross", "Build the library for every supported target");
     for (cross_targets) |query| {
@@ -159,6 +156,17 @@ fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
     return library;
 }
 
+/// Builds a program of one C file for this machine, which uses the installed library.
+fn installProgram(b: *std.Build, source: []const u8, library: *Compile) void {
+    const program = addProgram(b, source, releaseModule(b, b.graph.host));
+    // As a file: linking the step would add a run path into .zig-cache.
+    program.root_module.addObjectFile(library.getEmittedBin());
+    // Relative to the program, so that the tree can be moved.
+    const origin = if (b.graph.host.result.os.tag == .macos) "@loader_path" else "$ORIGIN";
+    program.root_module.addRPathSpecial(b.fmt("{s}/../lib", .{origin}));
+    b.installArtifact(program);
+}
+
 /// A program of one C file that may include the library's headers, internal ones too.
 fn addProgram(b: *std.Build, source: []const u8, module: *std.Build.Module) *Compile {
     module.addCSourceFile(.{ .file = b.path(source), .flags = cFlags(module) });
@@ -188,7 +196,7 @@ fn releaseModule(b: *std.Build, target: ResolvedTarget) *std.Build.Module {
 
 /// What the tests check: the same sources, with line numbers and perhaps a sanitizer.
 fn testModule(b: *std.Build, sanitize: Sanitize) *std.Build.Module {
-    return b.createModule(.{
+    const module = b.createModule(.{
         .target = b.graph.host,
         .optimize = .debug,
         .strip = false,
@@ -197,6 +205,9 @@ fn testModule(b: *std.Build, sanitize: Sanitize) *std.Build.Module {
         .sanitize_c = if (sanitize == .undefined) .full else .off,
         .sanitize_thread = sanitize == .thread,
     });
+    // System calls can be made to fail.
+    module.addCMacro("DSMR_FAULTS", "1");
+    return module;
 }
 
 fn cFlags(module: *const std.Build.Module) []const []const u8 {

@@ -1,0 +1,58 @@
+/** Deno's permissions: --allow-ffi is enough, and without it the error says so. */
+
+import { assert, assertEquals } from "@std/assert";
+import process from "node:process";
+import { test } from "node:test";
+import type { Report } from "./_agent.ts";
+import { assertFailed, inScene, type Scene, succeeded } from "./_scene.ts";
+import { Child, commandLine, root } from "./_spawn.ts";
+
+/** Runs the program with these flags; its report, which must be all that it prints. */
+async function run(
+  scene: Scene,
+  flags: string[],
+  dir: string[] = [scene.dir],
+  env: Record<string, string> = {},
+): Promise<Report> {
+  const command = commandLine("deno", "_permissions.ts", ["--no-prompt", ...flags]);
+  const child = scene.adopt(new Child([...command, ...dir], env));
+  const report = await child.next();
+  assertEquals(await child.ended, "exit code 0", child.printed);
+  assertEquals(child.printed.trim(), JSON.stringify(report));
+  return report;
+}
+
+test("in Deno the package works with --allow-ffi alone", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const first = succeeded(await run(scene, ["--allow-ffi"]));
+    assertEquals([first.found, first.size, first.value], [false, 64, 5]);
+    const second = succeeded(await run(scene, ["--allow-ffi"]));
+    assertEquals([second.found, second.size, second.value], [true, 64, 5]);
+    assertEquals(new Uint8Array(registry.getNamedSegmentSync("a").buffer)[0], 5);
+  }));
+
+test("DSMR_DIR counts in Deno with and without the permission to read it", () =>
+  inScene(async (scene) => {
+    const env = { DSMR_DIR: scene.dir };
+    assertEquals((await run(scene, ["--allow-ffi"], [], env)).found, false);
+    assertEquals((await run(scene, ["--allow-ffi", "--allow-env"], [], env)).found, true);
+  }));
+
+/* Negative tests. */
+
+test("without --allow-ffi the error is UNSUPPORTED, names the library and says what to do", () =>
+  inScene(async (scene) => {
+    for (const flags of [[], ["--allow-read", "--allow-env"], ["--deny-ffi"]]) {
+      assertFailed(await run(scene, flags), "UNSUPPORTED", "--allow-ffi", "libdsmr");
+    }
+    assertEquals(scene.files(), []);
+  }));
+
+test("a library that is not there is UNSUPPORTED, by its path, and says how to build it", () =>
+  inScene(async (scene) => {
+    const env = { DSMR_LIBRARY: `${root}/no/such/library.so` };
+    const report = await run(scene, ["-A"], [scene.dir], env);
+    assertFailed(report, "UNSUPPORTED", env.DSMR_LIBRARY, "deno task build");
+    assert(process.env["DSMR_LIBRARY"] !== env.DSMR_LIBRARY);
+  }));
