@@ -10,7 +10,10 @@ const Compile = std.Build.Step.Compile;
 const ResolvedTarget = std.Build.ResolvedTarget;
 
 /// The library's sources, in c/. A new file is named here or it is not built.
-const common_sources = [_][]const u8{
+/// Those on the way into an uncontended lock are built for speed, the others for size: the
+/// whole library is to fit into 64 KiB.
+const hot_sources = [_][]const u8{ "handle.c", "lock.c", "lwlock.c" };
+const cold_sources = [_][]const u8{
     "status.c",
     "process.c",
     "control.c",
@@ -18,11 +21,12 @@ const common_sources = [_][]const u8{
     "segment.c",
     "entry.c",
     "registry.c",
+    "tranche.c",
+    "waitgraph.c",
     "abi.c",
-    "handle.c",
 };
-const linux_sources = common_sources ++ [_][]const u8{"os_linux.c"};
-const darwin_sources = common_sources ++ [_][]const u8{"os_darwin.c"};
+const linux_sources = cold_sources ++ [_][]const u8{"os_linux.c"};
+const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};
 
 /// The headers that a C program needs, in c/.
 const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };
@@ -35,11 +39,14 @@ const test_programs = [_][]const u8{
     "hostile_test.c",
     "fault_test.c",
     "kill_test.c",
+    "lock_test.c",
+    "lock_calls_test.c",
+    "lock_storm_test.c",
 };
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.
 const partner_programs = [_][]const u8{"interleave.c"};
-const bench_programs = [_][]const u8{"floor.c"};
+const bench_programs = [_][]const u8{ "floor.c", "lock.c" };
 
 const cross_targets = [_]std.Target.Query{
     .{ .cpu_arch = .x86_64, .os_tag = .linux },
@@ -66,6 +73,9 @@ const flags = [_][]const u8{
     // Only calls marked DSMR_API leave the library.
     "-fvisibility=hidden",
 };
+
+/// Nothing is thrown through C, so the tables for unwinding would be 9 KiB for nobody.
+const release_flags = flags ++ [_][]const u8{ "-fno-unwind-tables", "-fno-asynchronous-unwind-tables" };
 
 const Sanitize = enum { none, undefined, thread };
 
@@ -176,12 +186,15 @@ fn addProgram(b: *std.Build, source: []const u8, module: *std.Build.Module) *Com
 }
 
 fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
-    const sources: []const []const u8 = switch (module.resolved_target.?.result.os.tag) {
+    const cold: []const []const u8 = switch (module.resolved_target.?.result.os.tag) {
         .linux => &linux_sources,
         .macos => &darwin_sources,
         else => |os| std.debug.panic("dsmr does not support {t}", .{os}),
     };
-    module.addCSourceFiles(.{ .root = b.path("c"), .files = sources, .flags = cFlags(module) });
+    const for_size: []const []const u8 =
+        if (module.optimize == .debug) cFlags(module) else &(release_flags ++ [_][]const u8{"-Oz"});
+    module.addCSourceFiles(.{ .root = b.path("c"), .files = cold, .flags = for_size });
+    module.addCSourceFiles(.{ .root = b.path("c"), .files = &hot_sources, .flags = cFlags(module) });
 }
 
 /// What users get: fast, stripped, no runtime checks.
@@ -212,5 +225,5 @@ fn testModule(b: *std.Build, sanitize: Sanitize) *std.Build.Module {
 
 fn cFlags(module: *const std.Build.Module) []const []const u8 {
     // Races hide at -O0, where every access goes through memory in program order.
-    return if (module.optimize == .debug) &(flags ++ [_][]const u8{"-O1"}) else &flags;
+    return if (module.optimize == .debug) &(flags ++ [_][]const u8{"-O1"}) else &release_flags;
 }

@@ -47,6 +47,12 @@ static void add_numbers(struct text *text) {
   NUMBER(DSMR_FOUND);
   NUMBER(DSMR_INITIALIZE);
   NUMBER(DSMR_WAIT);
+  NUMBER(DSMR_SHARED);
+  NUMBER(DSMR_EXCLUSIVE);
+  NUMBER(DSMR_LOCK_ACQUIRED);
+  NUMBER(DSMR_LOCK_ABANDONED);
+  NUMBER(DSMR_LOCK_BUSY);
+  NUMBER(DSMR_LOCK_NOT_YET);
 }
 
 static void add_call_structures(struct text *text) {
@@ -78,6 +84,7 @@ static void add_info_structures(struct text *text) {
   SIZE_OF(dsmr_registry_info);
   FIELD(dsmr_registry_info, size);
   FIELD(dsmr_registry_info, created_ns);
+  FIELD(dsmr_registry_info, instance);
   FIELD(dsmr_registry_info, creator_pid);
   FIELD(dsmr_registry_info, backend_count);
   FIELD(dsmr_registry_info, backend_count_max);
@@ -112,6 +119,24 @@ static void add_info_structures(struct text *text) {
   FIELD(dsmr_segment_info, backend_count);
   FIELD(dsmr_segment_info, name_length);
   FIELD(dsmr_segment_info, name);
+  SIZE_OF(dsmr_lock_info);
+  FIELD(dsmr_lock_info, backend_id);
+  FIELD(dsmr_lock_info, pid);
+  FIELD(dsmr_lock_info, mode);
+  FIELD(dsmr_lock_info, is_waiting);
+  FIELD(dsmr_lock_info, since_ns);
+  FIELD(dsmr_lock_info, offset);
+  FIELD(dsmr_lock_info, segment_length);
+  FIELD(dsmr_lock_info, tranche_length);
+  FIELD(dsmr_lock_info, segment);
+  FIELD(dsmr_lock_info, tranche);
+  SIZE_OF(dsmr_tranche_info);
+  FIELD(dsmr_tranche_info, id);
+  FIELD(dsmr_tranche_info, name_length);
+  FIELD(dsmr_tranche_info, contended);
+  FIELD(dsmr_tranche_info, waited_ns);
+  FIELD(dsmr_tranche_info, abandoned);
+  FIELD(dsmr_tranche_info, name);
 }
 
 int32_t dsmr_abi(char *text, uint32_t capacity) {

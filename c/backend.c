@@ -9,15 +9,22 @@
  * again. Each step of reaping may be done twice, and the slot's word, stored last, is what
  * makes it free.
  *
- * The journal that reaping goes by is the tables themselves: an entry names its initialiser
- * and the slots attached to it. There is no second record that could disagree.
+ * What reaping goes by: an entry names its initialiser and the slots attached to it; and the
+ * slot's journal names every lock that the backend may have marked (see lwlock.c).
+ *
+ * Death is known from two things, either of which is enough. The death bell rings when the
+ * kernel begins to tear the thread down: early, and it wakes whoever listens. The lock on the
+ * slot's byte falls when the process's descriptors are closed: late, but always.
  */
 #include "backend.h"
 
 #include "entry.h"
 #include "handle.h"
+#include "lwlock.h"
 #include "os.h"
+#include "segment.h"
 #include "status.h"
+#include "tranche.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +52,24 @@ static bool slot_is_held(const struct control *control, uint32_t slot) {
   return os_lock_is_held(control->fd, LOCK_BYTE_SLOT + slot) != 0;
 }
 
+_Atomic uint32_t *backend_bell(const struct control *control, uint32_t slot) {
+  struct backend_slot *row = &control->backends[slot];
+  uint32_t index = atomic_load_explicit(&row->bell_word, memory_order_acquire);
+  if (index == 0 || index > OS_BELL_SIZE / sizeof(uint32_t)) return NULL;
+  return (_Atomic uint32_t *)(void *)row->bell + (index - 1);
+}
+
+static bool slot_bell_has_rung(const struct control *control, uint32_t slot) {
+  const _Atomic uint32_t *bell = backend_bell(control, slot);
+  return bell != NULL && os_bell_has_rung(bell);
+}
+
+bool backend_slot_is_dead(const struct control *control, uint32_t slot) {
+  if (slot >= control->backend_count_max) return false;
+  if (SLOT_STATE(slot_word(control, slot)) != SLOT_LIVE) return false;
+  return slot_bell_has_rung(control, slot) || !slot_is_held(control, slot);
+}
+
 bool backend_is_alive(struct control *control, uint32_t own_slot, uint32_t backend_id) {
   uint32_t slot = BACKEND_SLOT(backend_id);
   if (slot >= control->backend_count_max) return false;
@@ -52,18 +77,58 @@ bool backend_is_alive(struct control *control, uint32_t own_slot, uint32_t backe
   if (SLOT_STATE(word) != SLOT_LIVE) return false;
   if (BACKEND_ID(SLOT_GENERATION(word), slot) != backend_id) return false;
   /* Our own description never conflicts with itself. */
-  return slot == own_slot || slot_is_held(control, slot);
+  return slot == own_slot || !backend_slot_is_dead(control, slot);
 }
 
 static void vacate(struct control *control, uint32_t slot) {
   uint32_t generation = SLOT_GENERATION(slot_word(control, slot)) + 1;
-  atomic_store_explicit(&control->backends[slot].waiting_entry_id, 0, memory_order_relaxed);
+  struct backend_slot *row = &control->backends[slot];
+  atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
+  atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
+  atomic_store_explicit(&row->bell_word, 0, memory_order_relaxed);
   set_slot_word(control, slot, SLOT_WORD(generation, SLOT_FREE));
 }
 
+/* Takes a dead backend out of one lock that its journal names. */
+static void reap_lock(struct control *control, uint64_t record, uint32_t backend_id) {
+  uint32_t index = HELD_ENTRY(record);
+  if (HELD_MODE(record) == 0 || index >= control->entry_capacity) return;
+  if (!entry_is_attachable(control, index)) return;
+  const struct entry *entry = &control->entries[index];
+  uint64_t offset = HELD_LINE(record) * LOCK_SIZE;
+  uint64_t end = entry->size + SEGMENT_DATA_OFFSET;
+  if (offset < SEGMENT_LOCK_OFFSET || offset + LOCK_SIZE > end) return;
+  struct mapping *mapping = NULL;
+  int32_t fd = segment_open(control, "", entry->id, NULL);
+  if (fd < 0) return;
+  if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
+    struct lwlock *lock = segment_lock_at(mapping, offset);
+    struct lock_counters *counters = tranche_counters(control, lock->tranche);
+    if (lwlock_is_initialized(lock) && lwlock_reap(lock, backend_id) && counters != NULL) {
+      atomic_fetch_add_explicit(&counters->abandoned, 1, memory_order_relaxed);
+    }
+    mapping_release(mapping);
+  }
+  os_file_close(fd);
+}
+
+/*
+ * Locks first: their segments must still be there. Killed anywhere in here, the slot is still
+ * LIVE and dead, and the next one begins again; what is done already does nothing then.
+ */
 static void reap(struct control *control, uint32_t slot) {
-  uint32_t word = slot_word(control, slot);
-  entry_forget_backend(control, BACKEND_ID(SLOT_GENERATION(word), slot));
+  uint32_t backend_id = BACKEND_ID(SLOT_GENERATION(slot_word(control, slot)), slot);
+  struct backend_slot *row = &control->backends[slot];
+  for (uint32_t i = 0; i < HELD_MAX; i++) {
+    uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
+    if (record == 0) continue;
+    reap_lock(control, record, backend_id);
+    atomic_store_explicit(&row->held[i], 0, memory_order_release);
+  }
+  /* What it waited for may have its name as the one that starves. */
+  uint64_t waiting = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
+  if (waiting != 0) reap_lock(control, waiting & ~UINT64_C(0xfc), backend_id);
+  entry_forget_backend(control, backend_id);
   vacate(control, slot);
 }
 
@@ -71,7 +136,7 @@ uint32_t backend_reap_dead(struct control *control, uint32_t own_slot) {
   uint32_t alive = 0;
   for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
     if (SLOT_STATE(slot_word(control, slot)) != SLOT_LIVE) continue;
-    if (slot == own_slot || slot_is_held(control, slot)) {
+    if (slot == own_slot || !backend_slot_is_dead(control, slot)) {
       alive++;
     } else {
       reap(control, slot);
@@ -134,10 +199,22 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
     row->database_id = backend->database_id;
     row->pid = os_pid();
     row->tid = os_tid();
+    row->thread = process_thread_number();
     row->attached_ns = os_wall_ns();
     memcpy(row->label, options->label, sizeof row->label);
     atomic_store_explicit(&row->waiting_entry, 0, memory_order_relaxed);
     atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+      atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
+      backend->journal_free[i] = (uint8_t)(HELD_MAX - 1 - i);
+    }
+    backend->journal_free_count = HELD_MAX;
+    /* Without a bell, a death is found out by looking. */
+    int32_t bell_index = os_bell_hang(row->bell);
+    backend->has_bell = bell_index >= 0;
+    atomic_store_explicit(&row->bell_word, bell_index < 0 ? 0 : (uint32_t)bell_index + 1,
+                          memory_order_release);
     /* Generation 0 is skipped, so that no backend has the id 0. */
     uint32_t generation = SLOT_GENERATION(word);
     if (generation == 0) generation = 1;
@@ -176,7 +253,6 @@ static int32_t join(struct backend *backend, const struct backend_options *optio
 /* ---- the backends of this process -------------------------------------------------------- */
 
 static void enlist(struct backend *backend) {
-  backend->thread = process_thread();
   backend->next_of_thread = process_thread_list();
   process_set_thread_list(backend);
   process_lock();
@@ -201,7 +277,7 @@ static void delist(struct backend *backend) {
 static void leave_zeros(const struct backend *backend) {
   for (uint32_t i = 0; backend->attachments != NULL && i < backend->control.entry_capacity; i++) {
     for (struct attachment *a = backend->attachments[i]; a != NULL; a = a->next) {
-      mapping_leave_zeros(a->mapping);
+      mapping_set_end(a->mapping, MAPPING_ZEROS_FOR_EVER);
     }
   }
 }
@@ -234,7 +310,9 @@ static void close_inherited(void) {
 int32_t backend_start_process(dsmr_error *error) {
   int32_t outcome = process_start(close_thread, close_inherited);
   if (outcome != 0) {
-    return FAIL(error, outcome, "Cannot start the library: the process is out of memory.");
+    return FAIL(error, outcome,
+                "Cannot start the library: the process is out of memory, or has no random "
+                "numbers.");
   }
   return 0;
 }
@@ -282,6 +360,15 @@ int32_t backend_open(const struct control_place *place, const struct backend_opt
   return 0;
 }
 
+/* Lets go of every lock: whoever leaves inside a lock leaves it abandoned. */
+static void abandon_locks(struct backend *backend) {
+  for (uint32_t i = 0; backend->attachments != NULL && i < backend->control.entry_capacity; i++) {
+    for (struct attachment *a = backend->attachments[i]; a != NULL; a = a->next) {
+      attachment_abandon_locks(a);
+    }
+  }
+}
+
 /* Takes what this backend has in the tables out of them. */
 static void leave(struct backend *backend) {
   struct control *control = &backend->control;
@@ -292,7 +379,7 @@ static void leave(struct backend *backend) {
         if (control->entries[i].id != a->id) continue;
         if (ENTRY_STATE(a->word) == ENTRY_INITIALIZING) {
           if (entry_word(control, i) == a->word) entry_remove(control, i);
-        } else if (ENTRY_STATE(entry_word(control, i)) == ENTRY_READY) {
+        } else if (entry_is_attachable(control, i)) {
           entry_detach(control, i, backend->slot);
         }
       }
@@ -303,19 +390,40 @@ static void leave(struct backend *backend) {
   (void)os_lock_release(control->fd, LOCK_BYTE_SLOT + backend->slot);
 }
 
+void attachment_abandon_locks(struct attachment *attachment) {
+  for (struct claim *c = attachment->claims; c != NULL; c = c->next) lwlock_abandon(c);
+}
+
 static void attachment_free(struct attachment *attachment) {
+  for (struct claim *claim = attachment->claims; claim != NULL;) {
+    struct claim *next = claim->next;
+    handle_destroy(claim->handle);
+    free(claim);
+    claim = next;
+  }
   handle_destroy(attachment->handle);
   mapping_release(attachment->mapping);
   free(attachment);
 }
 
+/* Takes our bell down: the kernel must not be left with the address of memory that goes. */
+static void unhang_bell(struct backend *backend) {
+  struct backend_slot *row = &backend->control.backends[backend->slot];
+  if (backend->has_bell) os_bell_unhang(row->bell);
+  backend->has_bell = false;
+}
+
 void backend_close(struct backend *backend) {
   struct control *control = &backend->control;
   delist(backend);
+  abandon_locks(backend);
   /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
-  if (control_lock(control, DSMR_TABLE_PATIENCE_MS, NULL) == 0) {
+  if (control_lock(control, LEAVE_PATIENCE_MS, NULL) == 0) {
+    unhang_bell(backend);
     leave(backend);
     control_unlock(control);
+  } else {
+    unhang_bell(backend);
   }
   for (uint32_t i = 0; backend->attachments != NULL && i < control->entry_capacity; i++) {
     for (struct attachment *a = backend->attachments[i]; a != NULL;) {
@@ -330,32 +438,28 @@ void backend_close(struct backend *backend) {
   free(backend);
 }
 
-/* ---- handles ---------------------------------------------------------------------------------- */
+/* ---- handles ---------------------------------------------------------------------------- */
 
-static int32_t wrong_thread(dsmr_error *error) {
+/* Why a handle finds nothing. */
+static int32_t not_found(uint32_t handle, enum handle_kind kind, const char *what,
+                         dsmr_error *error) {
+  if (!handle_is_foreign(handle, kind)) return FAIL(error, DSMR_E_CLOSED, "%s", what);
   return FAIL(error, DSMR_E_UNSUPPORTED,
               "This registry was opened by another thread. Open it in each thread (or Worker) "
               "that uses it: each is a backend of its own.");
 }
 
 int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error) {
-  struct backend *backend = handle_find(handle, HANDLE_REGISTRY);
-  if (backend == NULL) {
-    return FAIL(error, DSMR_E_CLOSED, "The registry is closed. Open it anew.");
-  }
-  if (backend->thread != process_thread()) return wrong_thread(error);
-  *found = backend;
-  return 0;
+  *found = handle_find(handle, HANDLE_REGISTRY);
+  if (*found != NULL) return 0;
+  return not_found(handle, HANDLE_REGISTRY, "The registry is closed. Open it anew.", error);
 }
 
 int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error) {
-  struct attachment *attachment = handle_find(handle, HANDLE_SEGMENT);
-  if (attachment == NULL) {
-    return FAIL(error, DSMR_E_CLOSED, "The segment is detached. Ask the registry for it anew.");
-  }
-  if (attachment->backend->thread != process_thread()) return wrong_thread(error);
-  *found = attachment;
-  return 0;
+  *found = handle_find(handle, HANDLE_SEGMENT);
+  if (*found != NULL) return 0;
+  return not_found(handle, HANDLE_SEGMENT,
+                   "The segment is detached. Ask the registry for it anew.", error);
 }
 
 struct attachment *attachment_of(const struct backend *backend, uint32_t entry, uint64_t id) {
@@ -386,6 +490,7 @@ struct attachment *attachment_create(struct backend *backend, uint32_t entry, ui
     return NULL;
   }
   backend->attachments[entry] = a;
+  mapping_set_end(mapping, MAPPING_ZEROS_FOR_A_WHILE);
   return a;
 }
 

@@ -16,6 +16,7 @@ struct attachment {
   struct mapping *mapping;
   uint64_t id;
   uint64_t size;
+  struct claim *claims; /* of the locks in it; see lwlock.h */
   uint32_t handle;
   uint32_t entry;
   uint32_t word;
@@ -26,13 +27,16 @@ struct backend {
   struct backend *next_of_thread;
   struct backend *next_of_process;
   struct attachment **attachments; /* lists, by entry; NULL before the first */
-  uintptr_t thread;
   uint32_t id;
   uint32_t slot;
   uint32_t handle;
   uint32_t database_id;
   /* A detach could not get the table lock, so the table says more than is true. */
   bool needs_sweep;
+  bool has_bell;
+  /* The places of our journal (backend_slot.held) that are free. */
+  uint32_t journal_free_count;
+  uint8_t journal_free[HELD_MAX];
   char database[DSMR_NAME_SIZE];
 };
 
@@ -60,13 +64,23 @@ struct attachment *attachment_create(struct backend *backend, uint32_t entry, ui
                                      uint64_t size, uint32_t word, struct mapping *mapping);
 /* The backend's attachment of this segment, or NULL. */
 struct attachment *attachment_of(const struct backend *backend, uint32_t entry, uint64_t id);
-/* Unmaps and frees; the table is the caller's business. */
+/*
+ * Lets go of the attachment's locks, as the dead do. Before anything takes us out of the
+ * entry: a journal record must never outlive the segment that it means.
+ */
+void attachment_abandon_locks(struct attachment *attachment);
+/* Unmaps and frees; the table, and the locks, are the caller's business. */
 void attachment_destroy(struct attachment *attachment);
 
 /* ---- slots, under the table lock --------------------------------------------------- */
 
 /* Does this backend live? False for an id that is none. */
 bool backend_is_alive(struct control *control, uint32_t own_slot, uint32_t backend_id);
+
+/* Is the slot LIVE in the table while its backend is dead? Needs no lock: a hint. */
+bool backend_slot_is_dead(const struct control *control, uint32_t slot);
+/* The futex word of the slot's death bell, or NULL. */
+_Atomic uint32_t *backend_bell(const struct control *control, uint32_t slot);
 
 /* Reaps every dead backend; `own_slot` is left out. Returns how many are alive, own included. */
 uint32_t backend_reap_dead(struct control *control, uint32_t own_slot);

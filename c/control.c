@@ -68,7 +68,10 @@ int32_t control_place(struct control_place *place, const char *name, uint32_t na
                         "The directory's path has %u bytes, %u are allowed. Choose a shorter one.",
                         directory_length, DIRECTORY_SIZE - 1);
   }
-  if (directory[0] != '/' || memchr(directory, 0, directory_length) != NULL) {
+  if (memchr(directory, 0, directory_length) != NULL) {
+    return FAIL(error, DSMR_E_NAME_INVALID, "The directory's path has a NUL in it.");
+  }
+  if (directory[0] != '/') {
     return FAIL(error, DSMR_E_NAME_INVALID,
                 "The directory \"%.*s\" is not an absolute path. Give one that starts with a "
                 "slash, as option or in DSMR_DIR.",
@@ -103,6 +106,8 @@ static void lay_out(struct control_header *header, struct control_limits limits)
   header->databases_offset = (uint32_t)offset;
   offset += (uint64_t)DSMR_DATABASES_MAX * sizeof(struct database_row);
   offset = (offset + 63) / 64 * 64;
+  header->tranches_offset = (uint32_t)offset;
+  offset += (uint64_t)TRANCHES_MAX * sizeof(struct tranche_row);
   header->entries_offset = (uint32_t)offset;
   offset += (uint64_t)capacity * sizeof(struct entry);
   header->size = offset;
@@ -128,7 +133,13 @@ static int32_t fill(int fd, const struct control_place *place, struct control_li
   if (outcome != 0) return status_fail_os(error, outcome, "Cannot get a random number");
   uint64_t room = 0;
   outcome = os_file_reserve(fd, header.size, &room);
-  if (outcome == -ENOSPC || outcome == -EFBIG) {
+  if (outcome == -EFBIG) {
+    return FAIL_NUMBERS(error, DSMR_E_NO_SPACE, room, header.size,
+                        "Cannot create registry \"%s\": this process may write files of %" PRIu64
+                        " bytes at most (ulimit -f), %" PRIu64 " are needed. Raise that limit.",
+                        place->name, room, header.size);
+  }
+  if (outcome == -ENOSPC) {
     return FAIL_NUMBERS(error, DSMR_E_NO_SPACE, room, header.size,
                         "Cannot create registry \"%s\": %s has %" PRIu64 " bytes free, %" PRIu64
                         " are needed. Free some, or ask for fewer backends and segments.",
@@ -156,8 +167,8 @@ static int32_t create(const struct control_place *place, struct control_limits l
   registry_path(place, path);
   int32_t outcome = os_random(&random);
   if (outcome != 0) return status_fail_os(error, outcome, "Cannot get a random number");
-  (void)snprintf(temporary, sizeof temporary, "%s/" TEMPORARY_PREFIX "%016" PRIx64, place->directory,
-           random);
+  (void)snprintf(temporary, sizeof temporary, "%s/" TEMPORARY_PREFIX "%016" PRIx64,
+                 place->directory, random);
   bool is_named = false;
   int32_t fd = os_file_create_nameless(place->directory, temporary, &is_named);
   if (fd < 0) {
@@ -238,6 +249,7 @@ static int32_t check_header(const struct control_place *place, const char *path,
       header->database_count_max != wanted.database_count_max ||
       header->backends_offset != wanted.backends_offset ||
       header->databases_offset != wanted.databases_offset ||
+      header->tranches_offset != wanted.tranches_offset ||
       header->entries_offset != wanted.entries_offset) {
     return corrupt(error, path, "its layout does not follow from its limits", header->size,
                    wanted.size);
@@ -274,9 +286,12 @@ static int32_t attach(struct control *control, const struct control_place *place
                 "Refused %s: it is a symbolic link. Remove it, or use another directory.", path);
   }
   if (fd == -EISDIR || fd == -ENXIO) return not_regular(path, error);
+  struct os_file_info info;
+  if (fd == -EACCES && os_path_info(path, &info) == 0 && info.uid != os_uid()) {
+    return check_file(path, &info, error);
+  }
   if (fd < 0) return status_fail_os(error, fd, "Cannot open %s", path);
   control->fd = fd;
-  struct os_file_info info;
   struct control_header header;
   int32_t outcome = os_file_info(fd, &info);
   if (outcome != 0) return status_fail_os(error, outcome, "Cannot look at %s", path);
@@ -293,6 +308,7 @@ static int32_t attach(struct control *control, const struct control_place *place
   control->header = (struct control_header *)(void *)base;
   control->backends = (struct backend_slot *)(void *)(base + header.backends_offset);
   control->databases = (struct database_row *)(void *)(base + header.databases_offset);
+  control->tranches = (struct tranche_row *)(void *)(base + header.tranches_offset);
   control->entries = (struct entry *)(void *)(base + header.entries_offset);
   control->instance = header.instance;
   control->backend_count_max = header.backend_count_max;
@@ -311,12 +327,33 @@ void control_close(struct control *control) {
 
 /* ---- destroy ----------------------------------------------------------------------- */
 
-struct segment_search {
-  const struct control *control; /* NULL: segments of any instance */
-  const struct control_place *place;
+/* Which of a registry's segment files are to go. */
+enum segment_choice {
+  SEGMENTS_OF_INSTANCE, /* those of control->instance */
+  SEGMENTS_OF_ANY,
+  SEGMENTS_OF_NONE, /* those of instances that are gone */
 };
 
-/* Is `name` the name of a segment's file of this registry? */
+struct segment_search {
+  const struct control *control;
+  const struct control_place *place;
+  enum segment_choice choice;
+};
+
+/*
+ * Is the instance of this file, which we have just seen, gone? The registry's name is looked
+ * up after the file was seen: so if it means another instance now, or nothing, the file's own
+ * is of the past, for instances never come back.
+ */
+static bool is_orphan(const struct control_place *place, uint64_t instance) {
+  struct control now;
+  int32_t outcome = attach(&now, place, NULL);
+  bool is_gone = outcome == DSMR_E_NOT_FOUND || (outcome == 0 && now.instance != instance);
+  control_close(&now);
+  return is_gone;
+}
+
+/* Unlinks `name` if it is a segment's file of this registry and among the chosen. */
 static int32_t unlink_segment(const char *name, void *argument) {
   const struct segment_search *search = argument;
   size_t length = strlen(name);
@@ -327,14 +364,20 @@ static int32_t unlink_segment(const char *name, void *argument) {
   if (strncmp(name + prefix_length, search->place->name, registry_length) != 0) return 0;
   const char *suffix = name + prefix_length + registry_length;
   if (suffix[0] != '.' || suffix[17] != '.') return 0;
-  if (search->control != NULL) {
-    char instance[17];
-    (void)snprintf(instance, sizeof instance, "%016" PRIx64, search->control->instance);
-    if (strncmp(suffix + 1, instance, 16) != 0) return 0;
-  }
+  char *end = NULL;
+  uint64_t instance = strtoull(suffix + 1, &end, 16);
+  if (end != suffix + 17) return 0;
+  if (search->choice == SEGMENTS_OF_INSTANCE && instance != search->control->instance) return 0;
   char path[PATH_SIZE + 256];
   (void)snprintf(path, sizeof path, "%s/%s", search->place->directory, name);
-  int32_t outcome = os_file_unlink(path);
+  /* Anybody may put such a name into a shared directory. What is not a file of ours we did
+   * not make, and it does not keep us from removing the registry. */
+  struct os_file_info info;
+  int32_t outcome = os_path_info(path, &info);
+  if (outcome == -ENOENT) return 0;
+  if (outcome == 0 && (!info.is_regular || info.uid != os_uid())) return 0;
+  if (search->choice == SEGMENTS_OF_NONE && !is_orphan(search->place, instance)) return 0;
+  if (outcome == 0) outcome = os_file_unlink(path);
   return outcome == -ENOENT ? 0 : outcome;
 }
 
@@ -349,7 +392,11 @@ static int32_t unlink_all(const struct control *control, const struct control_pl
   if (outcome == 0) outcome = os_path_info(path, &there);
   if (outcome == -ENOENT) return 0;
   if (outcome == 0 && (ours.inode != there.inode || ours.device != there.device)) return 0;
-  struct segment_search search = {.control = any_instance ? NULL : control, .place = place};
+  struct segment_search search = {
+      .control = control,
+      .place = place,
+      .choice = any_instance ? SEGMENTS_OF_ANY : SEGMENTS_OF_INSTANCE,
+  };
   if (outcome == 0) outcome = os_directory_scan(place->directory, unlink_segment, &search);
   if (outcome == 0) outcome = os_file_unlink(path);
   if (outcome == 0 || outcome == -ENOENT) return 0;
@@ -375,7 +422,14 @@ static int32_t destroy_locked(struct control *control, dsmr_error *error) {
 int32_t control_destroy(const struct control_place *place, dsmr_error *error) {
   struct control control;
   int32_t outcome = attach(&control, place, error);
-  if (outcome == DSMR_E_NOT_FOUND) return 0;
+  if (outcome == DSMR_E_NOT_FOUND) {
+    /* Segments that a registry of the past has left: its control file was removed by hand, or
+     * was damaged and its backends have made them after it was destroyed. */
+    struct segment_search search = {.place = place, .choice = SEGMENTS_OF_NONE};
+    outcome = os_directory_scan(place->directory, unlink_segment, &search);
+    if (outcome == 0 || outcome == -ENOENT) return 0;
+    return status_fail_os(error, outcome, "Cannot list %s", place->directory);
+  }
   if (outcome == 0) {
     outcome = control_lock(&control, DSMR_TABLE_PATIENCE_MS, error);
     if (outcome == 0) {
@@ -383,7 +437,11 @@ int32_t control_destroy(const struct control_place *place, dsmr_error *error) {
       control_unlock(&control);
     }
   } else if (outcome == DSMR_E_CORRUPT || outcome == DSMR_E_VERSION_MISMATCH) {
-    /* Ours by owner and name, but not to be understood: only the names can go. */
+    /* Ours by owner and name, but not to be understood: only the names can go. Backends that
+     * have it attached are told where every version looks. */
+    uint32_t destroyed = CONTROL_DESTROYED;
+    os_file_write_over(control.fd, offsetof(struct control_header, state), &destroyed,
+                       sizeof destroyed);
     outcome = unlink_all(&control, place, true, error);
   }
   control_close(&control);
@@ -513,7 +571,11 @@ void control_unlock(struct control *control) {
 }
 
 int32_t control_enter(struct control *control, dsmr_error *error) {
-  int32_t outcome = control_lock(control, DSMR_TABLE_PATIENCE_MS, error);
+  return control_enter_within(control, DSMR_TABLE_PATIENCE_MS, error);
+}
+
+int32_t control_enter_within(struct control *control, int32_t patience_ms, dsmr_error *error) {
+  int32_t outcome = control_lock(control, patience_ms, error);
   if (outcome != 0) return outcome;
   if (control_is_ready(control)) return 0;
   control_unlock(control);

@@ -27,6 +27,7 @@ struct control {
   struct control_header *header;
   struct backend_slot *backends;
   struct database_row *databases;
+  struct tranche_row *tranches;
   struct entry *entries;
   uint64_t instance;
   uint32_t backend_count_max;
@@ -61,8 +62,12 @@ void control_close(struct control *control);
 int32_t control_lock(struct control *control, int32_t patience_ms, dsmr_error *error);
 void control_unlock(struct control *control);
 
+/* How long whoever leaves waits for it, before it goes as the dead do. */
+#define LEAVE_PATIENCE_MS 1000
+
 /* As control_lock, but CLOSED (and unlocked) if the registry was destroyed meanwhile. */
 int32_t control_enter(struct control *control, dsmr_error *error);
+int32_t control_enter_within(struct control *control, int32_t patience_ms, dsmr_error *error);
 
 /* READY, and still what its path means. Under the table lock. */
 bool control_is_live(const struct control *control);

@@ -17,15 +17,15 @@
  *   - `error` may be NULL. Otherwise a call that fails fills it: status, errno, the two
  *     numbers involved and one sentence for a person. A call that succeeds leaves it alone.
  *   - After a failure nothing has changed, unless the call says otherwise.
- *   - No call blocks but those that say so. All calls may hold the registry's table lock
- *     for some microseconds; should its holder be stopped (SIGSTOP) they give up with
- *     DSMR_E_TIMEOUT after DSMR_TABLE_PATIENCE_MS.
+ *   - No call blocks but those that say so. All may wait for the registry's table lock, which
+ *     others hold for some microseconds; should its holder be stopped (SIGSTOP) they give up
+ *     with DSMR_E_TIMEOUT after DSMR_TABLE_PATIENCE_MS, or their own timeout if that is less.
  *
  * CAVEATS
  *
  *   - fork: a child does not inherit its parent's handles (they are DSMR_E_CLOSED there).
- *     A child that neither calls exec nor any dsmr call keeps the parent's slots alive
- *     until it ends.
+ *     Until it calls exec, dsmr_registry_open, _list or _destroy, or ends, it keeps the
+ *     parent's slots alive.
  *   - One uid is one trust domain: who may write the files may truncate them, and the
  *     kernel answers with SIGBUS to whoever has them mapped.
  *
@@ -189,6 +189,7 @@ DSMR_API int32_t dsmr_registry_is_usable(uint32_t registry);
 typedef struct dsmr_registry_info {
   uint64_t size;       /* bytes of the control file */
   uint64_t created_ns; /* wall clock */
+  uint64_t instance;   /* random; tells the registry from an earlier one of its name */
   uint32_t creator_pid;
   uint32_t backend_count; /* live ones */
   uint32_t backend_count_max;
@@ -338,7 +339,8 @@ DSMR_API int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32
                                      dsmr_segment_ticket *ticket, dsmr_error *error);
 
 /*
- * Unmaps the segment: its address is invalid from here on, and so is the handle. Returns 0,
+ * Unmaps the segment: its address is invalid from here on (it reads as private zeros for a
+ * while, for the sake of runtimes that still work on it), and so is the handle. Returns 0,
  * or CLOSED, UNSUPPORTED. If the table lock cannot be had the memory is unmapped all the
  * same, and the registry learns of it when the backend leaves.
  */
@@ -383,6 +385,164 @@ typedef struct dsmr_segment_info {
 
 /* Lists the segments; as dsmr_backends. */
 DSMR_API int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
+                               dsmr_error *error);
+
+/* ---- locks ------------------------------------------------------------------------- */
+
+/*
+ * LWLocks: 64 bytes inside a segment, exclusive or shared, for up to 256 backends. Every
+ * segment carries one; more can be made in its bytes with dsmr_lock_init.
+ *
+ * Uncontended, taking and letting go are one atomic operation each and no system call.
+ * A lock outlives anybody: a shared holder that dies is taken out of it; an exclusive one
+ * that dies inside leaves it abandoned, which the next exclusive owner is told
+ * (DSMR_LOCK_ABANDONED) and ends with dsmr_lock_mark_consistent when it has put the data
+ * right. Until then the lock works and stays marked. Closing, detaching or ending the thread
+ * while inside counts as dying.
+ *
+ * A lock is held by a backend, that is by a thread. A handle belongs to the backend; asking
+ * for the same lock again gives the same handle.
+ */
+enum dsmr_lock_mode { DSMR_SHARED = 1, DSMR_EXCLUSIVE = 2 };
+
+enum dsmr_lock_outcome {
+  DSMR_LOCK_ACQUIRED = 0,
+  DSMR_LOCK_ABANDONED = 1, /* acquired, and its exclusive holder had died inside */
+  DSMR_LOCK_BUSY = 2,      /* not acquired */
+  DSMR_LOCK_NOT_YET = 3,   /* acquire_or_wait: still waiting */
+};
+
+/*
+ * The lock that the segment carries; then that of the 64 bytes at `offset` (a multiple of 64,
+ * wholly inside the segment), which dsmr_lock_init has made. Returns the lock's handle, or
+ *   SIZE_INVALID  the offset is misaligned or outside
+ *   CORRUPT       there is no lock at the offset: it was never initialised, or overwritten
+ *   NO_SPACE, CLOSED, UNSUPPORTED
+ */
+DSMR_API int32_t dsmr_lock_of_segment(uint32_t segment, dsmr_error *error);
+DSMR_API int32_t dsmr_lock_at(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                              dsmr_error *error);
+
+/*
+ * Makes the 64 bytes at `offset` a lock of the tranche, free. Belongs into the init callback,
+ * or under a lock: nobody may be using it. Returns 0, or SIZE_INVALID (the offset), NOT_FOUND
+ * (the tranche), ALREADY_HELD (there is a lock, and it is held), CLOSED, UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                                uint32_t tranche, dsmr_error *error);
+
+/*
+ * Takes the lock if that can be done at once; as LWLockConditionalAcquire. Returns an enum
+ * dsmr_lock_outcome, or ALREADY_HELD (in any mode), NO_SPACE (128 locks are held), CLOSED,
+ * UNSUPPORTED. dsmr_lock_explain tells the rest of an error.
+ */
+DSMR_API int32_t dsmr_lock_try(uint32_t lock, uint32_t mode);
+
+/*
+ * Takes the lock; as LWLockAcquire. Blocks, but at most some 100 ms: DSMR_LOCK_BUSY means
+ * "not yet, call again with the same arguments". The place among the waiters is kept
+ * meanwhile, until dsmr_lock_cancel. timeout_ms counts from the first call; -1 = for ever.
+ *
+ * Returns ACQUIRED or ABANDONED; BUSY; or, with nothing left behind: TIMEOUT, DEADLOCK (its
+ * holder waits, in the end, for this backend; found after some 20 ms), ALREADY_HELD,
+ * NO_SPACE, CLOSED (also: the registry was destroyed while waiting), UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
+
+/*
+ * Takes the lock exclusively if it is free; else waits until it is let go, and does not take
+ * it: DSMR_LOCK_BUSY. As LWLockAcquireOrWait: for work that one does for all who came
+ * meanwhile. Blocks at most some 100 ms: DSMR_LOCK_NOT_YET means call again. *started_ns is 0
+ * at the first call. Otherwise as acquire.
+ */
+DSMR_API int32_t dsmr_lock_acquire_or_wait(uint32_t lock, uint64_t *started_ns,
+                                           int32_t timeout_ms);
+
+/* Ends a waiting that acquire has begun. Returns 0, CLOSED, UNSUPPORTED. */
+DSMR_API int32_t dsmr_lock_cancel(uint32_t lock);
+
+/* Lets go; as LWLockRelease. Returns 0, or NOT_HELD, CLOSED, UNSUPPORTED. */
+DSMR_API int32_t dsmr_lock_release(uint32_t lock);
+
+/* Lets go of every lock of the backend, and ends every waiting; as LWLockReleaseAll. Returns
+ * how many were held, or CLOSED, UNSUPPORTED. */
+DSMR_API int32_t dsmr_lock_release_all(uint32_t registry);
+
+/* The data is in order again. Needs the lock exclusively: else NOT_HELD. */
+DSMR_API int32_t dsmr_lock_mark_consistent(uint32_t lock);
+
+/* enum dsmr_lock_mode as this backend holds it, or 0; plus 4 if the lock is abandoned; plus 8
+ * if some backend has it exclusively, 16 if some have it shared, as it looked just now. Or
+ * CLOSED, UNSUPPORTED. */
+DSMR_API int32_t dsmr_lock_state(uint32_t lock);
+
+/*
+ * As LWLockUpdateVar: stores *value to the 8 bytes at `offset` (a multiple of 8) of the
+ * lock's segment, and wakes who waits for them; with release_too as LWLockReleaseClearVar.
+ * Needs the lock exclusively. Returns 0, or NOT_HELD, SIZE_INVALID, CLOSED, UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_lock_update_variable(uint32_t lock, uint32_t offset_low,
+                                           uint32_t offset_high, const uint64_t *value,
+                                           uint32_t release_too);
+
+/*
+ * As LWLockWaitForVar: waits until the lock is not held exclusively (returns 0), or the 8
+ * bytes at `offset` are not *value any more (returns 1, and the new ones in *value). Does not
+ * take the lock. Blocks at most some 100 ms: 2 means call again. Or TIMEOUT, as acquire, when
+ * timeout_ms have passed since *started_ns (0 at the first call); SIZE_INVALID, ALREADY_HELD
+ * (exclusively, by this backend), CLOSED, UNSUPPORTED.
+ */
+DSMR_API int32_t dsmr_lock_wait_for_variable(uint32_t lock, uint32_t offset_low,
+                                             uint32_t offset_high, uint64_t *value,
+                                             uint64_t *started_ns, int32_t timeout_ms);
+
+/* What a failed lock call would have said with a dsmr_error. Returns the status. */
+DSMR_API int32_t dsmr_lock_explain(uint32_t lock, int32_t status, int32_t timeout_ms,
+                                   dsmr_error *error);
+
+typedef struct dsmr_lock_info {
+  uint32_t backend_id;
+  uint32_t pid;
+  uint32_t mode;       /* enum dsmr_lock_mode */
+  uint32_t is_waiting; /* 1: waits for it; 0: holds it */
+  uint64_t since_ns;   /* wall clock; of a holder 0: that is not noted down */
+  uint64_t offset;     /* in the segment; UINT64_MAX: the lock that it carries */
+  uint32_t segment_length;
+  uint32_t tranche_length;
+  char segment[DSMR_NAME_SIZE];
+  char tranche[DSMR_NAME_SIZE];
+} dsmr_lock_info;
+
+/* Lists who holds and who waits for which lock, as it looked just now; as dsmr_backends. */
+DSMR_API int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
+                            dsmr_error *error);
+
+/* ---- tranches ---------------------------------------------------------------------- */
+
+/*
+ * Makes a tranche: a named family of locks, which is what a wait shows up as; as
+ * LWLockNewTrancheId. Names need not be unique. With `segment` it goes when that segment is
+ * removed; with 0 it stays until it is dropped. Returns its id (over 0), or NAME_INVALID,
+ * NAME_TOO_LONG, TRANCHES_FULL (1,024 are in use), CLOSED, UNSUPPORTED, TIMEOUT.
+ */
+DSMR_API int32_t dsmr_tranche_new(uint32_t registry, const char *name, uint32_t name_length,
+                                  uint32_t segment, dsmr_error *error);
+
+/* Gives the id back; locks that carry it have no tranche then, and work all the same.
+ * Returns 1, or 0 if there is none; or CLOSED, UNSUPPORTED, TIMEOUT. */
+DSMR_API int32_t dsmr_tranche_drop(uint32_t registry, uint32_t tranche, dsmr_error *error);
+
+typedef struct dsmr_tranche_info {
+  uint32_t id;          /* 0: the tranche of a segment's own lock */
+  uint32_t name_length;
+  uint64_t contended;   /* acquisitions that had to wait */
+  uint64_t waited_ns;   /* how long, together */
+  uint64_t abandoned;   /* deaths of exclusive holders inside */
+  char name[DSMR_NAME_SIZE];
+} dsmr_tranche_info;
+
+/* Lists the tranches, those of the segments' own locks included; as dsmr_backends. */
+DSMR_API int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint32_t capacity,
                                dsmr_error *error);
 
 /* ---- for C programs ---------------------------------------------------------------- */

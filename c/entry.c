@@ -11,6 +11,7 @@
 
 #include "os.h"
 #include "segment.h"
+#include "tranche.h"
 
 #include <string.h>
 
@@ -80,7 +81,7 @@ uint32_t entry_insert(struct control *control, const struct entry_birth *birth) 
     if (state != ENTRY_EMPTY && state != ENTRY_TOMBSTONE) continue;
     struct entry *entry = &control->entries[index];
     entry->owner = birth->owner;
-    entry->id = ++control->header->last_segment_id;
+    entry->id = birth->id;
     entry->size = birth->size;
     entry->created_ns = os_wall_ns();
     entry->creator_pid = os_pid();
@@ -90,6 +91,7 @@ uint32_t entry_insert(struct control *control, const struct entry_birth *birth) 
     memset(entry->name, 0, sizeof entry->name);
     memcpy(entry->name, birth->name, birth->name_length);
     memset(entry->attached, 0, sizeof entry->attached);
+    memset(&entry->counters, 0, sizeof entry->counters);
     set_state(control, index, ENTRY_INITIALIZING);
     add_to_count(control, 1);
     return index;
@@ -117,13 +119,33 @@ static void sweep_tombstones(struct control *control, uint32_t index) {
   }
 }
 
+/* Has the entry a name? Those are what a registry has room for; the table has twice as many. */
+static bool is_named(uint32_t state) { return state == ENTRY_INITIALIZING || state == ENTRY_READY; }
+
 void entry_remove(struct control *control, uint32_t index) {
+  if (is_named(state_of(control, index))) add_to_count(control, UINT32_MAX);
   if (state_of(control, index) != ENTRY_DROPPING) set_state(control, index, ENTRY_DROPPING);
   segment_unlink(control, control->entries[index].id);
+  if ((control->entries[index].flags & ENTRY_HAS_TRANCHES) != 0) {
+    tranche_forget_segment(control, control->entries[index].id);
+  }
   set_state(control, index, ENTRY_TOMBSTONE);
-  add_to_count(control, UINT32_MAX);
   os_futex_wake(&control->entries[index].word, UINT32_MAX);
   sweep_tombstones(control, index);
+}
+
+void entry_drop(struct control *control, uint32_t index) {
+  if (entry_attached_count(&control->entries[index]) == 0) {
+    entry_remove(control, index);
+  } else {
+    set_state(control, index, ENTRY_DROPPED);
+    add_to_count(control, UINT32_MAX);
+  }
+}
+
+bool entry_is_attachable(const struct control *control, uint32_t index) {
+  uint32_t state = state_of(control, index);
+  return state == ENTRY_READY || state == ENTRY_DROPPED;
 }
 
 void entry_attach(struct control *control, uint32_t index, uint32_t slot) {
@@ -141,9 +163,9 @@ uint32_t entry_attached_count(const struct entry *entry) {
 void entry_detach(struct control *control, uint32_t index, uint32_t slot) {
   struct entry *entry = &control->entries[index];
   entry->attached[slot / 64] &= ~(UINT64_C(1) << slot % 64);
-  if ((entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 && entry_attached_count(entry) == 0) {
-    entry_remove(control, index);
-  }
+  bool goes_with_last = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ||
+                        state_of(control, index) == ENTRY_DROPPED;
+  if (goes_with_last && entry_attached_count(entry) == 0) entry_remove(control, index);
 }
 
 void entry_forget_backend(struct control *control, uint32_t backend_id) {
@@ -155,6 +177,7 @@ void entry_forget_backend(struct control *control, uint32_t backend_id) {
         if (control->entries[i].owner == backend_id) entry_remove(control, i);
         break;
       case ENTRY_READY:
+      case ENTRY_DROPPED:
         entry_detach(control, i, slot);
         break;
       case ENTRY_DROPPING:
@@ -163,8 +186,7 @@ void entry_forget_backend(struct control *control, uint32_t backend_id) {
       default:
         break;
     }
-    uint32_t state = state_of(control, i);
-    if (state == ENTRY_INITIALIZING || state == ENTRY_READY) count++;
+    if (is_named(state_of(control, i))) count++;
   }
   atomic_store_explicit(&control->header->segment_count, count, memory_order_relaxed);
 }

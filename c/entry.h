@@ -16,6 +16,7 @@ uint32_t entry_find(const struct control *control, const char *name, uint32_t na
 struct entry_birth {
   const char *name;
   uint32_t name_length;
+  uint64_t id;    /* see layout.h; not in the table yet */
   uint32_t owner; /* backend id */
   uint32_t flags;
   uint64_t size;
@@ -29,6 +30,15 @@ uint32_t entry_publish(struct control *control, uint32_t index);
 
 /* To DROPPING, unlinks the file, to TOMBSTONE or EMPTY; wakes the waiters. */
 void entry_remove(struct control *control, uint32_t index);
+
+/*
+ * Takes the name away: removes the entry, or, while backends are attached, leaves it DROPPED
+ * until the last of them is gone. So whoever reaps one finds the file with its locks.
+ */
+void entry_drop(struct control *control, uint32_t index);
+
+/* Is there a segment that backends may have attached? */
+bool entry_is_attachable(const struct control *control, uint32_t index);
 
 /* Marks the backend in `slot` as attached or not; the latter removes a segment of lifetime
  * "attached" that nobody is attached to any more. */

@@ -1,11 +1,10 @@
 /*
  * handle.c - the process's handle table.
  *
- * The hardest race: one thread looks a handle up while another creates or destroys handles.
- * A handle belongs to one thread, which is the only one to destroy it, so the object behind
- * a valid lookup stays for the length of the call. A wrong thread's lookup may meet a cell
- * in change: it reads `tag` (acquire) before `object` and again after, and the tag never
- * comes back to an old value within 32,767 reuses.
+ * The hardest race: one thread looks a handle up while another destroys it and frees the
+ * object. The answer: a cell names the thread that made the handle, and only that thread is
+ * given the object, and only it destroys it. So a lookup is a few loads and no lock, and what
+ * it returns stays for the length of the call.
  */
 #include "handle.h"
 
@@ -18,13 +17,15 @@
 
 /* tag: kind << 16 | generation; kind 0 = free. */
 struct cell {
-  _Atomic(void *) object;
+  void *object; /* the thread's own business */
+  _Atomic uintptr_t thread;
   _Atomic uint32_t tag;
   uint32_t next_free; /* index + 1; under the process lock */
 };
 
 struct table {
   uint32_t is_started; /* zero again in a forked child */
+  uint32_t first_generation; /* another in a child, so that handles of the parent stay stale */
   uint32_t used;       /* cells ever given out */
   uint32_t first_free; /* index + 1 */
   uint32_t last_free;
@@ -45,6 +46,7 @@ int32_t handle_start(void) {
     /* Release; pairs with the acquire in table(). */
     atomic_store_explicit(&table_address, t, memory_order_release);
   }
+  t->first_generation = os_pid() * 2654435761u >> 18;
   t->is_started = 1;
   return 0;
 }
@@ -74,10 +76,13 @@ uint32_t handle_create(enum handle_kind kind, void *object) {
     return 0;
   }
   struct cell *cell = &t->cells[index];
-  uint32_t generation = GENERATION(atomic_load_explicit(&cell->tag, memory_order_relaxed)) + 1;
+  uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
+  uint32_t generation = (tag == 0 ? t->first_generation : GENERATION(tag)) + 1;
   if (generation > 0x7fffu) generation = 1;
-  atomic_store_explicit(&cell->object, object, memory_order_relaxed);
-  /* Release; pairs with the acquire in handle_find. */
+  cell->object = object;
+  atomic_store_explicit(&cell->thread, process_thread(), memory_order_relaxed);
+  /* Release; pairs with the acquire in find_cell: another thread that sees the tag sees that
+   * the thread is not itself. */
   atomic_store_explicit(&cell->tag, TAG(kind, generation), memory_order_release);
   process_unlock();
   return generation << 16 | index;
@@ -101,15 +106,22 @@ void handle_destroy(uint32_t handle) {
   process_unlock();
 }
 
-void *handle_find(uint32_t handle, enum handle_kind kind) {
+static struct cell *find_cell(uint32_t handle, enum handle_kind kind) {
   struct table *t = table();
   if (t == NULL || handle > INT32_MAX) return NULL;
   struct cell *cell = &t->cells[INDEX(handle)];
-  uint32_t wanted = TAG(kind, handle >> 16);
   /* Acquire; pairs with the release in handle_create. */
-  if (atomic_load_explicit(&cell->tag, memory_order_acquire) != wanted) return NULL;
-  void *object = atomic_load_explicit(&cell->object, memory_order_relaxed);
-  atomic_thread_fence(memory_order_acquire);
-  if (atomic_load_explicit(&cell->tag, memory_order_relaxed) != wanted) return NULL;
-  return object;
+  uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_acquire);
+  return tag == TAG(kind, handle >> 16) ? cell : NULL;
+}
+
+void *handle_find(uint32_t handle, enum handle_kind kind) {
+  struct cell *cell = find_cell(handle, kind);
+  if (cell == NULL) return NULL;
+  if (atomic_load_explicit(&cell->thread, memory_order_relaxed) != process_thread()) return NULL;
+  return cell->object;
+}
+
+bool handle_is_foreign(uint32_t handle, enum handle_kind kind) {
+  return find_cell(handle, kind) != NULL;
 }

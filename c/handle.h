@@ -6,19 +6,20 @@
  *  | 0 |  generation  |    index     |     generation 1 to 32,767, so a handle is never 0
  *  +---+--------------+--------------+
  *
- * A handle is checked against the table's generation at every use: a stale one, one of
- * another kind or a made-up one finds nothing. Indices are given out first freed, first
- * used, so that a generation comes round as late as possible. Bit 31 is 0: a handle is also
- * a successful return value.
+ * A handle is checked against the table's generation, and the thread that made it, at every
+ * use: a stale one, another thread's, one of another kind or a made-up one finds nothing.
+ * Indices are given out first freed, first used, so that a generation comes round as late as
+ * possible. Bit 31 is 0: a handle is also a successful return value.
  *
  * The table is wiped by fork: in a child, every handle of the parent is stale.
  */
 #ifndef DSMR_HANDLE_H
 #define DSMR_HANDLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-enum handle_kind { HANDLE_REGISTRY = 1, HANDLE_SEGMENT = 2 };
+enum handle_kind { HANDLE_REGISTRY = 1, HANDLE_SEGMENT = 2, HANDLE_LOCK = 3 };
 
 #define HANDLES_MAX 65536u
 
@@ -33,5 +34,7 @@ void handle_destroy(uint32_t handle);
 
 /* The object, or NULL. */
 void *handle_find(uint32_t handle, enum handle_kind kind);
+/* After NULL: is it because the handle is another thread's? */
+bool handle_is_foreign(uint32_t handle, enum handle_kind kind);
 
 #endif

@@ -24,6 +24,7 @@
  *   0                       struct control_header      creator; then see the fields
  *   header.backends_offset  struct backend_slot[]      the slot's owner; reapers
  *   header.databases_offset struct database_row[]      under the table lock
+ *   header.tranches_offset  struct tranche_row[]       under the table lock
  *   header.entries_offset   struct entry[]             under the table lock
  *
  * KERNEL LOCKS on the control file. Each backend has an open file description of its own
@@ -58,7 +59,7 @@
 
 #define CONTROL_MAGIC UINT64_C(0x3154435f524d5344) /* "DSMR_CT1" in memory order */
 #define SEGMENT_MAGIC UINT64_C(0x3147535f524d5344) /* "DSMR_SG1" in memory order */
-#define FORMAT_VERSION 1u
+#define FORMAT_VERSION 2u
 
 #define LOCK_BYTE_TABLE (INT64_C(1) << 40)
 #define LOCK_BYTE_SLOT (LOCK_BYTE_TABLE + 64)
@@ -102,12 +103,13 @@ struct control_header {
    */
   _Atomic uint32_t table_waiters;
   _Atomic uint32_t table_holder; /* pid of the last holder, or 0; for messages only */
-  uint64_t last_segment_id; /* under the table lock; ids are never given twice */
-  uint32_t last_database_id; /* likewise */
-  /* Entries in use. Changed under the table lock; recounted by each reap, so a death between
+  uint64_t reserved3;
+  uint32_t last_database_id; /* under the table lock; ids are never given twice */
+  /* Entries with a name. Changed under the table lock; recounted by each reap, so a death between
    * the entry's store and this one is mended. Read without the lock by listings. */
   _Atomic uint32_t segment_count;
-  uint32_t reserved2[18];
+  uint32_t tranches_offset;
+  uint32_t reserved2[17];
 };
 
 static_assert(sizeof(struct control_header) == 256, "control_header");
@@ -117,7 +119,7 @@ static_assert(offsetof(struct control_header, instance) == 24, "stable in every 
 static_assert(offsetof(struct control_header, backend_count_max) == 64, "stable part ends");
 static_assert(offsetof(struct control_header, name) == 96, "name");
 static_assert(offsetof(struct control_header, table_waiters) == 160, "table_waiters");
-static_assert(offsetof(struct control_header, last_segment_id) == 168, "last_segment_id");
+static_assert(offsetof(struct control_header, last_database_id) == 176, "last_database_id");
 
 /* ---- control file: backend slots ------------------------------------------------- */
 
@@ -145,6 +147,37 @@ enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
 
 #define SLOT_LABEL_SIZE DSMR_LABEL_SIZE
 
+/*
+ * The journal of locks. A record stands in backend_slot.held from before the first
+ * instruction that may mark a lock as this backend's until after the last that unmarks it.
+ * Legal: a record for a lock that is not held. Illegal: a held lock without a record.
+ *
+ *   63                    25 24                8 7    2 1   0
+ *  +------------------------+-------------------+------+-----+
+ *  |  line: offset in file  |   entry's index   |  0   | mode|     mode 1 shared, 2 exclusive
+ *  |       in 64 bytes      |                   |      |     |     0 = no record
+ *  +------------------------+-------------------+------+-----+
+ *
+ * The entry's cell cannot be given to another segment meanwhile: a segment is removed when
+ * nobody is attached to it any more, and a backend is until it is reaped.
+ */
+#define HELD_MAX 128u
+#define HELD_RECORD(line, entry, mode) \
+  ((uint64_t)(line) << 25 | (uint64_t)(entry) << 8 | (uint64_t)(mode))
+#define HELD_MODE(record) ((uint32_t)((record) & 3u))
+#define HELD_ENTRY(record) ((uint32_t)((record) >> 8 & 0x1ffffu))
+#define HELD_LINE(record) ((record) >> 25)
+#define HELD_LOCK(record) ((record) & ~UINT64_C(3)) /* which lock, whatever the mode */
+
+/*
+ * backend_slot.waiting_lock: the record of the lock that this backend waits for, with one of
+ * these in the bits between mode and entry, or 0. A waiter for the owner word holds nothing
+ * of that lock; one that drains holds the owner word, and waits for the readers inside.
+ */
+#define WAITING_OWNER UINT64_C(0x04)
+#define WAITING_READERS UINT64_C(0x08)
+#define WAITING_KIND(record) ((record) & UINT64_C(0xfc))
+
 struct backend_slot {
   _Atomic uint32_t word;
   uint32_t database_id;
@@ -157,14 +190,28 @@ struct backend_slot {
    * cycles; the id makes a stale pair harmless.
    */
   _Atomic uint32_t waiting_entry;
-  uint32_t reserved;
+  _Atomic uint32_t bell_word; /* index of the futex word in `bell`, + 1; 0 = there is none */
   _Atomic uint64_t waiting_entry_id;
   char label[SLOT_LABEL_SIZE]; /* which program, for example "deno 2.9.6" */
-  uint8_t reserved2[56];
+  _Atomic uint64_t waiting_lock;
+  _Atomic uint64_t waiting_since_ns; /* monotonic; together they name one wait */
+  /* The same, random number for all backends of one thread: they wait as one. */
+  uint64_t thread;
+  uint8_t reserved2[32];
+  /*
+   * The death bell: a robust, process-shared mutex of the C library, which the backend's
+   * thread locks when it attaches and unlocks when it leaves. When the thread dies the kernel
+   * sets OWNER_DIED in its futex word, at bell_word, and wakes one sleeper. Others only look
+   * at that word and sleep on it; they never call pthread on it, so C libraries may mix.
+   */
+  uint8_t bell[64];
+  _Atomic uint64_t held[HELD_MAX];
 };
 
-static_assert(sizeof(struct backend_slot) == 128, "backend_slot");
+static_assert(sizeof(struct backend_slot) == 1216, "backend_slot");
 static_assert(offsetof(struct backend_slot, waiting_entry_id) == 32, "waiting_entry_id");
+static_assert(offsetof(struct backend_slot, bell) == 128, "bell");
+static_assert(offsetof(struct backend_slot, held) == 192, "held");
 
 /* ---- control file: databases ----------------------------------------------------- */
 
@@ -176,6 +223,42 @@ struct database_row {
 };
 
 static_assert(sizeof(struct database_row) == 80, "database_row");
+
+/* ---- control file: tranches ------------------------------------------------------- */
+
+/* Added to by waiters and reapers only: never on the uncontended path. */
+struct lock_counters {
+  _Atomic uint64_t contended; /* acquisitions that had to wait */
+  _Atomic uint64_t waited_ns;
+  _Atomic uint64_t abandoned;
+  uint64_t reserved;
+};
+
+/*
+ * A tranche's id is generation << 12 | row. The word is the id while the row is in use, else
+ * generation << 12 | 0xfff: a row that no id has. Under the table lock; the word is stored
+ * last. Every segment's own lock is in the tranche TRANCHE_OF_ENTRY(its index), which has no
+ * row: its name is the segment's, its counters are in the entry.
+ */
+#define TRANCHES_MAX 1024u
+#define TRANCHE_ROW(id) ((id) & 0xfffu)
+#define TRANCHE_GENERATION(id) ((id) >> 12 & 0x7ffffu)
+#define TRANCHE_ID(generation, row) (((uint32_t)(generation) & 0x7ffffu) << 12 | (uint32_t)(row))
+#define TRANCHE_NO_ROW 0xfffu
+#define TRANCHE_OF_ENTRY(index) (UINT32_C(0x80000000) | (uint32_t)(index))
+#define TRANCHE_IS_OF_ENTRY(id) (((id) & UINT32_C(0x80000000)) != 0)
+#define TRANCHE_ENTRY(id) ((id) & UINT32_C(0x7fffffff))
+
+struct tranche_row {
+  _Atomic uint32_t word;
+  uint32_t name_length;
+  uint64_t owner; /* id of the segment that it goes with, or 0: the registry */
+  char name[DSMR_NAME_SIZE];
+  struct lock_counters counters;
+  uint8_t reserved[16];
+};
+
+static_assert(sizeof(struct tranche_row) == 128, "tranche_row");
 
 /* ---- control file: entries ------------------------------------------------------- */
 
@@ -195,6 +278,8 @@ static_assert(sizeof(struct database_row) == 80, "database_row");
  *     +-------+------------------ DROPPING <-----------+
  *           file unlinked
  *
+ * drop, while backends are attached: READY -> DROPPED, and DROPPED -> DROPPING with the last.
+ *
  * The table is open-addressed by the hash of the name, with linear probing. EMPTY ends a
  * probe, TOMBSTONE does not. The word is the one commit point of every change: a process
  * killed before the store has changed nothing that counts, one killed after has finished,
@@ -210,17 +295,21 @@ enum entry_state {
   ENTRY_READY = 2,
   ENTRY_DROPPING = 3,
   ENTRY_TOMBSTONE = 4,
+  ENTRY_DROPPED = 5, /* without a name, but backends are attached */
 };
 #define ENTRY_STATE(word) ((word) & 7u)
 #define ENTRY_NEXT(word, state) ((((word) & ~7u) + 8u) | (uint32_t)(state))
 
 /* entry.flags */
 #define ENTRY_LIFETIME_ATTACHED 1u /* goes when the last backend leaves or dies */
+#define ENTRY_HAS_TRANCHES 2u      /* some tranche's owner, perhaps of the past */
 
 struct entry {
   _Atomic uint32_t word;
   uint32_t owner; /* backend id of the initialiser; who created it, once READY */
-  uint64_t id;    /* names the file; unique in this instance for ever */
+  /* Names the file. 52 random bits: never given twice, for all that can happen, and nobody
+   * of another uid can put a file where the next segment's will be. */
+  uint64_t id;
   uint64_t size;  /* the user's bytes */
   uint64_t created_ns; /* wall clock */
   uint32_t creator_pid; /* for people */
@@ -230,7 +319,9 @@ struct entry {
   char name[DSMR_NAME_SIZE];
   /* Bit n: the backend in slot n is attached. Under the table lock. */
   uint64_t attached[DSMR_BACKENDS_MAX / 64];
-  uint8_t reserved[48];
+  /* Counters of the segment's own tranche; see struct tranche_row. */
+  struct lock_counters counters;
+  uint8_t reserved[16];
 };
 
 static_assert(sizeof(struct entry) == 192, "entry");
@@ -252,6 +343,67 @@ struct segment_header {
 static_assert(sizeof(struct segment_header) == 64, "segment_header");
 #define SEGMENT_LOCK_OFFSET 64u
 #define SEGMENT_DATA_OFFSET 128u
+
+/* ---- locks ------------------------------------------------------------------------ */
+
+/*
+ * An LWLock: one cache line, at an offset that is a multiple of 64 from the start of the
+ * segment's file. See lwlock.c for the protocol.
+ *
+ * owner
+ *
+ *   31       30        29        28             9 8            0
+ *  +--------+---------+----------+---------------+--------------+
+ *  | POISON | WAITERS | STARVING |  generation   |   slot + 1   |
+ *  +--------+---------+----------+---------------+--------------+
+ *
+ *   token     the lower 29 bits: the backend that has claimed it, 0 = nobody. From the claim
+ *             on, no new reader comes in; inside is who has also seen no reader left.
+ *   POISON    an exclusive holder died inside; stays until markConsistent.
+ *   WAITERS   somebody may sleep on this word. Legal to be set with nobody asleep; if it is
+ *             clear with somebody asleep (a woken waiter died), the bounded sleep ends that.
+ *   STARVING  `starving` names a backend that has waited long: others queue behind it.
+ *             Set after `starving`, cleared before it, by that backend or its reaper alone.
+ *
+ * drain
+ *
+ *   31                              1 0
+ *  +---------------------------------+---+
+ *  |            sequence             | S |    S: the claimant sleeps until readers leave
+ *  +---------------------------------+---+
+ */
+#define LOCK_POISON (UINT32_C(1) << 31)
+#define LOCK_WAITERS (UINT32_C(1) << 30)
+#define LOCK_STARVING (UINT32_C(1) << 29)
+#define LOCK_TOKEN(word) ((word) & UINT32_C(0x1fffffff))
+#define LOCK_TOKEN_OF(backend_id) \
+  (((backend_id) >> 8 & 0xfffffu) << 9 | (BACKEND_SLOT(backend_id) + 1))
+#define LOCK_TOKEN_SLOT(token) (((token) & 0x1ffu) - 1)
+#define LOCK_MAGIC UINT32_C(0x4b434c44) /* "DLCK" in memory order */
+#define LOCK_SIZE 64u
+
+struct lwlock {
+  _Atomic uint32_t owner; /* futex word of whoever waits to come in */
+  _Atomic uint32_t phase; /* the owner's token while it is inside, else 0 */
+  /* Bit n: the backend in slot n is inside, shared, or trying to be. */
+  _Atomic uint64_t readers[DSMR_BACKENDS_MAX / 64];
+  _Atomic uint32_t drain;    /* futex word of the claimant */
+  _Atomic uint32_t starving; /* token, and in bit 29 whether it wants to be exclusive */
+  _Atomic uint32_t magic;    /* LOCK_MAGIC once initialised */
+  uint32_t tranche;
+  /* Grows when the holder has updated a variable, or has let go of a lock that is waited
+   * for; bit 0: somebody sleeps here. Futex word of who waits for either without wanting the
+   * lock, and of the one that starves. */
+  _Atomic uint32_t events;
+  uint32_t reserved;
+};
+
+#define STARVING_EXCLUSIVE (UINT32_C(1) << 29)
+
+static_assert(sizeof(struct lwlock) == LOCK_SIZE, "lwlock");
+static_assert(offsetof(struct lwlock, readers) == 8, "lwlock.readers");
+static_assert(offsetof(struct lwlock, drain) == 40, "lwlock.drain");
+static_assert(DSMR_BACKENDS_MAX < 0x1ff, "a slot + 1 fits into a token");
 
 /*
  * Version, and the sizes that a careless change would move. Changes to any structure above

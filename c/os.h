@@ -50,6 +50,9 @@ int32_t os_file_info(int fd, struct os_file_info *info);
 int32_t os_path_info(const char *path, struct os_file_info *info); /* of a link: the link */
 /* Reads at most `size` bytes from the start; returns how many. */
 int32_t os_file_read(int fd, void *bytes, size_t size);
+/* Writes over bytes that the file has; does nothing if it has not. For a file that cannot be
+ * trusted enough to be mapped. */
+void os_file_write_over(int fd, uint64_t offset, const void *bytes, size_t size);
 int32_t os_file_unlink(const char *path);
 void os_file_close(int fd);
 
@@ -77,7 +80,45 @@ int32_t os_lock_is_held(int fd, int64_t byte);
  * signal, or for no reason: the caller looks again. Works across processes.
  */
 void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
-void os_futex_wake(_Atomic uint32_t *word, uint32_t count);
+/* Returns how many were asleep and now wake, as far as the system says. */
+uint32_t os_futex_wake(_Atomic uint32_t *word, uint32_t count);
+
+/* The same on several words at once: returns when one of them wakes or is not as expected.
+ * Where the system cannot, it waits on the first alone. */
+#define OS_FUTEX_WAIT_MAX 16u
+struct os_futex_wait_on {
+  _Atomic uint32_t *word;
+  uint32_t expected;
+};
+void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns);
+
+/*
+ * A death bell: OS_BELL_SIZE bytes of shared memory that the kernel marks when the calling
+ * thread dies, without any of its code being run. os_bell_hang returns the index of the futex
+ * word among the uint32_t's of the room, or -errno where there is no such thing; then liveness
+ * is found out by looking. os_bell_unhang belongs to the same thread, before the memory goes.
+ */
+#define OS_BELL_SIZE 64u
+int32_t os_bell_hang(void *room);
+void os_bell_unhang(void *room);
+/* True if the thread that hung the bell is dead: none of its instructions will run. */
+bool os_bell_has_rung(const _Atomic uint32_t *word);
+/*
+ * Arranges that the bell's word wakes whoever sleeps on it, and returns what it is then, to
+ * sleep on. False if there is nothing to wait for: nobody hangs there, or it has rung.
+ */
+bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected);
+
+/* Tells the processor that this is a spin loop. */
+void os_pause(void);
+
+/* The address of the calling thread's own control block: pthread_self, without the call where
+ * the compiler can do that. */
+#ifdef __linux__
+static inline uintptr_t os_thread(void) { return (uintptr_t)__builtin_thread_pointer(); }
+#else
+uintptr_t os_thread(void);
+#endif
 
 uint64_t os_monotonic_ns(void);
 uint64_t os_wall_ns(void);

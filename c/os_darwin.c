@@ -173,6 +173,13 @@ int32_t os_file_read(int fd, void *bytes, size_t size) {
   return (int32_t)got;
 }
 
+void os_file_write_over(int fd, uint64_t offset, const void *bytes, size_t size) {
+  struct os_file_info info = {0};
+  if (os_file_info(fd, &info) != 0 || info.size < offset + size) return;
+  ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+  (void)written; /* it is a courtesy */
+}
+
 int32_t os_file_unlink(const char *path) {
   FAULT();
   return result(unlink(path));
@@ -274,14 +281,48 @@ void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_n
                                        CLOCK_MACH_ABSOLUTE_TIME, timeout_ns);
 }
 
-void os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
-  if (count == 0) return;
+uint32_t os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
+  if (count == 0) return 0;
   /* There is one or all. One too many looks again and sleeps on. */
   if (count == 1) {
-    os_sync_wake_by_address_any((void *)word, sizeof *word, SYNC_SHARED);
-  } else {
-    os_sync_wake_by_address_all((void *)word, sizeof *word, SYNC_SHARED);
+    return os_sync_wake_by_address_any((void *)word, sizeof *word, SYNC_SHARED) == 0;
   }
+  /* The system does not say how many: at least one. */
+  return os_sync_wake_by_address_all((void *)word, sizeof *word, SYNC_SHARED) == 0;
+}
+
+void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns) {
+  (void)count;
+  os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
+}
+
+uintptr_t os_thread(void) { return (uintptr_t)pthread_self(); }
+
+/* No robust mutexes here: a death is found out by looking at the OFD lock. */
+int32_t os_bell_hang(void *room) {
+  (void)room;
+  return -ENOTSUP;
+}
+
+void os_bell_unhang(void *room) { (void)room; }
+
+bool os_bell_has_rung(const _Atomic uint32_t *word) {
+  (void)word;
+  return false;
+}
+
+bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
+  (void)word;
+  (void)expected;
+  return false;
+}
+
+void os_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  __asm__ volatile("yield");
+#endif
 }
 
 /* ---- the rest -------------------------------------------------------------------- */

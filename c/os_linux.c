@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -89,7 +90,10 @@ int32_t os_file_publish(int fd, const char *temporary, bool is_named, const char
   if (is_named) return result(syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1u));
   char self[32];
   (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  return result(linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+  int32_t outcome = result(linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+  /* Without /proc: the same by the descriptor, which older kernels allow to root only. */
+  if (outcome == -ENOENT) outcome = result(linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  return outcome;
 }
 
 static void file_info_of(const struct stat *status, struct os_file_info *info) {
@@ -130,6 +134,13 @@ int32_t os_file_read(int fd, void *bytes, size_t size) {
     got += (size_t)count;
   }
   return (int32_t)got;
+}
+
+void os_file_write_over(int fd, uint64_t offset, const void *bytes, size_t size) {
+  struct os_file_info info = {0};
+  if (os_file_info(fd, &info) != 0 || info.size < offset + size) return;
+  ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+  (void)written; /* it is a courtesy */
 }
 
 int32_t os_file_unlink(const char *path) {
@@ -228,8 +239,111 @@ void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_n
   syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
 }
 
-void os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
-  syscall(SYS_futex, word, FUTEX_WAKE, count > INT32_MAX ? INT32_MAX : count, NULL, NULL, 0);
+uint32_t os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
+  long woken =
+      syscall(SYS_futex, word, FUTEX_WAKE, count > INT32_MAX ? INT32_MAX : count, NULL, NULL, 0);
+  return woken < 0 ? 0 : (uint32_t)woken;
+}
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+/* struct futex_waitv and FUTEX2_SIZE_U32 of newer kernel headers. */
+struct waitv {
+  uint64_t value;
+  uint64_t address;
+  uint32_t flags;
+  uint32_t reserved;
+};
+#define WAITV_U32 2u
+
+void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns) {
+  /* 1 = may be there; 0 = an older kernel, or a seccomp filter, said no once. */
+  static _Atomic uint32_t has_waitv = 1;
+  if (count > 1 && atomic_load_explicit(&has_waitv, memory_order_relaxed) != 0) {
+    struct waitv list[OS_FUTEX_WAIT_MAX] = {0};
+    if (count > OS_FUTEX_WAIT_MAX) count = OS_FUTEX_WAIT_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+      list[i].value = waits[i].expected;
+      list[i].address = (uint64_t)(uintptr_t)waits[i].word;
+      list[i].flags = WAITV_U32;
+    }
+    uint64_t deadline = os_monotonic_ns() + timeout_ns;
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
+                             .tv_nsec = (long)(deadline % 1000000000u)};
+    if (syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0) return;
+    if (errno != ENOSYS && errno != EPERM) return;
+    atomic_store_explicit(&has_waitv, 0, memory_order_relaxed);
+  }
+  os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
+}
+
+/* ---- death bells ------------------------------------------------------------------- */
+
+/*
+ * A robust, process-shared mutex, locked and never unlocked while its thread lives. The
+ * kernel walks a dying thread's list of them, sets FUTEX_OWNER_DIED in each word, and wakes
+ * one sleeper if FUTEX_WAITERS is set. Everything else about the mutex is the C library's.
+ * The room is larger than the mutex of any C library we know; where its futex word lies
+ * differs (glibc: first, musl: second), so it is looked for.
+ */
+#ifdef __has_attribute
+#if __has_attribute(disable_sanitizer_instrumentation)
+#define UNWATCHED __attribute__((disable_sanitizer_instrumentation))
+#endif
+#endif
+#ifndef UNWATCHED
+#define UNWATCHED
+#endif
+
+int32_t os_bell_hang(void *room) {
+  _Static_assert(sizeof(pthread_mutex_t) <= OS_BELL_SIZE, "the room is too small");
+  FAULT();
+  memset(room, 0, OS_BELL_SIZE);
+  pthread_mutexattr_t attributes;
+  int32_t outcome = pthread_mutexattr_init(&attributes);
+  if (outcome != 0) return -outcome;
+  outcome = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  if (outcome == 0) outcome = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  if (outcome == 0) outcome = pthread_mutex_init(room, &attributes);
+  (void)pthread_mutexattr_destroy(&attributes);
+  if (outcome == 0) outcome = pthread_mutex_lock(room);
+  if (outcome != 0) return -outcome;
+  uint32_t tid = os_tid();
+  for (int32_t i = 0; i < 2; i++) {
+    if ((((uint32_t *)room)[i] & FUTEX_TID_MASK) == tid) return i;
+  }
+  (void)pthread_mutex_unlock(room);
+  return -ENOTSUP;
+}
+
+void os_bell_unhang(void *room) { (void)pthread_mutex_unlock(room); }
+
+/*
+ * Both are asked without a lock, as a hint, while the slot's next tenant may just be hanging
+ * its bell with plain stores of the C library. What is read then is of the old tenant or the
+ * new one; whoever acts on it looks again under the table lock. ThreadSanitizer need not watch.
+ */
+UNWATCHED bool os_bell_has_rung(const _Atomic uint32_t *word) {
+  return (atomic_load_explicit(word, memory_order_acquire) & FUTEX_OWNER_DIED) != 0;
+}
+
+UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
+  uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
+  do {
+    if ((seen & FUTEX_OWNER_DIED) != 0 || (seen & FUTEX_TID_MASK) == 0) return false;
+    *expected = seen | FUTEX_WAITERS;
+  } while (!atomic_compare_exchange_weak_explicit(word, &seen, *expected, memory_order_relaxed,
+                                                  memory_order_relaxed));
+  return true;
+}
+
+void os_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
 }
 
 /* ---- the rest -------------------------------------------------------------------- */

@@ -22,6 +22,7 @@
 
 static _Atomic uint32_t started_pid;
 static pthread_key_t thread_key;
+static uint64_t process_number; /* random, anew in a forked child */
 static bool has_thread_key;
 #define MAPPING_BUCKETS 1024u
 static struct mapping *mappings[MAPPING_BUCKETS]; /* by inode; under the process lock */
@@ -65,6 +66,7 @@ static int32_t start(void (*thread_ends)(void *list)) {
   }
   has_thread_key = true;
   os_stay_loaded();
+  if (os_random(&process_number) != 0) return DSMR_E_UNSUPPORTED;
   return handle_start();
 }
 
@@ -97,7 +99,7 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
   }
 }
 
-uintptr_t process_thread(void) { return (uintptr_t)pthread_self(); }
+uint64_t process_thread_number(void) { return process_number + os_tid(); }
 
 void process_set_thread_list(void *list) { pthread_setspecific(thread_key, list); }
 
@@ -127,7 +129,7 @@ int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
     m->inode = inode;
     m->size = size;
     m->use_count = 1;
-    m->leaves_zeros = false;
+    m->end = MAPPING_UNMAPPED;
     m->next = *bucket;
     *bucket = m;
     *mapping = m;
@@ -136,6 +138,38 @@ int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
   }
   process_unlock();
   return outcome;
+}
+
+/* The addresses that read as zeros for a while, oldest first. Under the process lock. */
+#define ZEROS_MAX 256u
+#define ZEROS_BYTES_MAX (UINT64_C(1) << 40)
+static struct zeros {
+  void *address;
+  uint64_t size;
+} zeros[ZEROS_MAX];
+static uint32_t zeros_first;
+static uint32_t zeros_count;
+static uint64_t zeros_bytes;
+
+static struct zeros forget_oldest_zeros(void) {
+  struct zeros oldest = zeros[zeros_first];
+  zeros_first = (zeros_first + 1) % ZEROS_MAX;
+  zeros_count--;
+  zeros_bytes -= oldest.size;
+  return oldest;
+}
+
+static void remember_zeros(const struct mapping *mapping) {
+  struct zeros gone = {0};
+  process_lock();
+  if (zeros_count == ZEROS_MAX || (zeros_count > 0 && zeros_bytes > ZEROS_BYTES_MAX)) {
+    gone = forget_oldest_zeros();
+  }
+  zeros[(zeros_first + zeros_count) % ZEROS_MAX] = (struct zeros){mapping->address, mapping->size};
+  zeros_count++;
+  zeros_bytes += mapping->size;
+  process_unlock();
+  if (gone.size != 0) os_unmap(gone.address, gone.size);
 }
 
 void mapping_release(struct mapping *mapping) {
@@ -147,17 +181,19 @@ void mapping_release(struct mapping *mapping) {
     *link = mapping->next;
   }
   process_unlock();
+  if (!is_last) return;
   /* Unmapping a large segment takes long: not under the lock. */
-  if (is_last && mapping->leaves_zeros) {
-    os_unmap_to_zeros(mapping->address, mapping->size);
-  } else if (is_last) {
+  if (mapping->end == MAPPING_UNMAPPED) {
     os_unmap(mapping->address, mapping->size);
+  } else {
+    os_unmap_to_zeros(mapping->address, mapping->size);
+    if (mapping->end == MAPPING_ZEROS_FOR_A_WHILE) remember_zeros(mapping);
   }
-  if (is_last) free(mapping);
+  free(mapping);
 }
 
-void mapping_leave_zeros(struct mapping *mapping) {
+void mapping_set_end(struct mapping *mapping, enum mapping_end end) {
   process_lock();
-  mapping->leaves_zeros = true;
+  if (mapping->end < (uint32_t)end) mapping->end = (uint32_t)end;
   process_unlock();
 }

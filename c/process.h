@@ -5,6 +5,8 @@
 #ifndef DSMR_PROCESS_H
 #define DSMR_PROCESS_H
 
+#include "os.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,8 +21,12 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
 void process_lock(void);
 void process_unlock(void);
 
-/* A number for the calling thread that no other living thread has; never 0. */
-uintptr_t process_thread(void);
+/* A number for the calling thread that no other living thread has; never 0. In one
+ * instruction: it is asked on the way into every lock. */
+static inline uintptr_t process_thread(void) { return os_thread(); }
+
+/* A random number for the calling thread, other than that of any thread of any process. */
+uint64_t process_thread_number(void);
 
 /* The calling thread's list. */
 void process_set_thread_list(void *list);
@@ -39,13 +45,22 @@ struct mapping {
   uint64_t size;
   void *address;
   uint32_t use_count;
-  bool leaves_zeros; /* somebody may still look at it when it is unmapped */
+  uint32_t end; /* enum mapping_end */
 };
+
+/*
+ * What an address becomes when its mapping goes. A runtime may still be reading or writing the
+ * bytes on another thread (an asynchronous write of a view, say), whatever has become of the
+ * view. So the address of a segment reads as zeros for a while: until some hundred others
+ * have gone. One that was handed on for good reads as zeros for ever.
+ */
+enum mapping_end { MAPPING_UNMAPPED, MAPPING_ZEROS_FOR_A_WHILE, MAPPING_ZEROS_FOR_EVER };
 
 /* Maps `size` bytes of an open file, or shares the mapping there is. -errno on failure. */
 int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
                         struct mapping **mapping);
 void mapping_release(struct mapping *mapping);
-void mapping_leave_zeros(struct mapping *mapping);
+/* Raises what the mapping becomes in the end. */
+void mapping_set_end(struct mapping *mapping, enum mapping_end end);
 
 #endif

@@ -21,6 +21,7 @@
 #include "os.h"
 #include "segment.h"
 #include "status.h"
+#include "waitgraph.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -53,6 +54,7 @@ int32_t dsmr_registry_open(const char *name, uint32_t name_length, const char *d
     database_length = 7;
   }
   struct control_place place;
+  if (name == NULL) name_length = 0;
   int32_t outcome = control_place(&place, name == NULL ? "" : name, name_length, directory,
                                   directory_length, error);
   if (outcome == 0) outcome = status_check_name(error, "database", database, database_length);
@@ -110,6 +112,7 @@ static void describe(struct control *control, uint32_t own_slot, dsmr_registry_i
       .segment_count =
           atomic_load_explicit(&control->header->segment_count, memory_order_relaxed),
       .segment_count_max = control->segment_count_max,
+      .instance = control->instance,
       .name_length = (uint32_t)strlen(control->place.name),
   };
   memcpy(info->name, control->place.name, sizeof info->name);
@@ -174,6 +177,7 @@ int32_t dsmr_registry_list(const char *directory, uint32_t directory_length,
 int32_t dsmr_registry_destroy(const char *name, uint32_t name_length, const char *directory,
                               uint32_t directory_length, dsmr_error *error) {
   struct control_place place;
+  if (name == NULL) name_length = 0;
   int32_t outcome = control_place(&place, name == NULL ? "" : name, name_length, directory,
                                   directory_length, error);
   if (outcome == 0) outcome = backend_start_process(error);
@@ -257,6 +261,23 @@ struct attempt {
   char shown[DSMR_NAME_SIZE]; /* the name, for messages */
 };
 
+/* Publishes what we wait for; read by waitgraph.c of others, under the table lock. */
+static void publish_waiting(struct backend *backend, uint32_t entry, uint64_t id) {
+  struct backend_slot *row = &backend->control.backends[backend->slot];
+  atomic_store_explicit(&row->waiting_since_ns, os_monotonic_ns(), memory_order_relaxed);
+  atomic_store_explicit(&row->waiting_entry, id == 0 ? 0 : entry + 1, memory_order_relaxed);
+  /* Release; pairs with the acquire in waitgraph.c. */
+  atomic_store_explicit(&row->waiting_entry_id, id, memory_order_release);
+}
+
+/* How long is left of a request's time; UINT64_MAX = for ever. */
+static uint64_t time_left(const dsmr_segment_request *request, const dsmr_segment_ticket *ticket) {
+  if (request->timeout_ms < 0) return UINT64_MAX;
+  uint64_t spent = os_monotonic_ns() - ticket->started_ns;
+  uint64_t given = (uint64_t)request->timeout_ms * 1000000u;
+  return spent < given ? given - spent : 0;
+}
+
 static int32_t attempt_start(struct attempt *attempt, uint32_t registry, const char *name,
                              uint32_t name_length, dsmr_segment_ticket *ticket,
                              dsmr_error *error) {
@@ -264,8 +285,9 @@ static int32_t attempt_start(struct attempt *attempt, uint32_t registry, const c
       .name = name, .name_length = name_length, .ticket = ticket, .error = error};
   int32_t outcome = backend_find(registry, &attempt->backend, error);
   if (outcome == 0) outcome = status_check_name(error, "segment", name, name_length);
-  if (outcome == 0) memcpy(attempt->shown, name, name_length);
-  return outcome;
+  if (outcome != 0) return outcome;
+  status_show_name(name, name_length, attempt->shown);
+  return 0;
 }
 
 static int32_t out_of_handles(struct attempt *attempt) {
@@ -282,34 +304,6 @@ static void ticket_attachment(dsmr_segment_ticket *ticket, const struct attachme
   ticket->segment = attachment->handle;
 }
 
-/* Publishes what we wait for; read by close_cycle of others, under the table lock. */
-static void publish_waiting(struct backend *backend, uint32_t entry, uint64_t id) {
-  struct backend_slot *row = &backend->control.backends[backend->slot];
-  atomic_store_explicit(&row->waiting_entry, id == 0 ? 0 : entry + 1, memory_order_relaxed);
-  atomic_store_explicit(&row->waiting_entry_id, id, memory_order_relaxed);
-}
-
-/*
- * Would waiting for `entry` close a cycle? From its initialiser to what that one waits for,
- * to that one's initialiser, and so on; a stale link ends the walk.
- */
-static bool closes_cycle(const struct control *control, uint32_t own_id, uint32_t entry) {
-  for (uint32_t steps = 0; steps <= control->backend_count_max; steps++) {
-    uint32_t owner = control->entries[entry].owner;
-    if (owner == own_id) return true;
-    uint32_t slot = BACKEND_SLOT(owner);
-    if (slot >= control->backend_count_max) return false;
-    const struct backend_slot *row = &control->backends[slot];
-    uint32_t next = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);
-    uint64_t id = atomic_load_explicit(&row->waiting_entry_id, memory_order_relaxed);
-    if (id == 0 || next < 1 || next > control->entry_capacity) return false;
-    entry = next - 1;
-    if (control->entries[entry].id != id) return false;
-    if (ENTRY_STATE(entry_word(control, entry)) != ENTRY_INITIALIZING) return false;
-  }
-  return false;
-}
-
 /* The entry is INITIALIZING by a live backend. Under the table lock, which it lets go. */
 static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
   struct control *control = &attempt->backend->control;
@@ -317,23 +311,26 @@ static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
   uint32_t owner = entry->owner;
   uint32_t pid = control->backends[BACKEND_SLOT(owner)].pid;
   int32_t outcome = DSMR_WAIT;
-  if (owner == attempt->backend->id) {
+  if (control->backends[BACKEND_SLOT(owner)].thread ==
+      control->backends[attempt->backend->slot].thread) {
     outcome = FAIL(attempt->error, DSMR_E_INIT_RECURSION,
-                   "Segment \"%s\" was asked for by its own init callback. Use the segment that "
-                   "the callback is given.",
+                   "Segment \"%s\" was asked for by the thread that is initialising it, in its own "
+                   "init callback. Use the segment that the callback is given.",
                    attempt->shown);
-  } else if (closes_cycle(control, attempt->backend->id, index)) {
-    outcome = FAIL_NUMBERS(attempt->error, DSMR_E_DEADLOCK, pid, 0,
-                           "Cannot wait for segment \"%s\": process %u, which initialises it, "
-                           "waits for a segment that this backend is initialising. Ask for "
-                           "segments in the same order everywhere.",
-                           attempt->shown, pid);
   } else {
     publish_waiting(attempt->backend, index, entry->id);
     attempt->ticket->entry = index;
     attempt->ticket->word = entry_word(control, index);
     attempt->ticket->owner = owner;
     attempt->ticket->owner_pid = pid;
+  }
+  if (outcome == DSMR_WAIT && waitgraph_has_cycle(control, attempt->backend->slot)) {
+    publish_waiting(attempt->backend, 0, 0);
+    outcome = FAIL_NUMBERS(attempt->error, DSMR_E_DEADLOCK, pid, 0,
+                           "Cannot wait for segment \"%s\": process %u, which initialises it, "
+                           "waits in the end for this backend. Ask for segments and locks in the "
+                           "same order everywhere.",
+                           attempt->shown, pid);
   }
   control_unlock(control);
   return outcome;
@@ -381,7 +378,7 @@ static int32_t begin_attach(struct attempt *attempt, uint32_t index) {
     backend->needs_sweep = true;
     return outcome;
   }
-  if (entry->id == id && entry_word(control, index) == word) {
+  if (entry->id == id && entry_is_attachable(control, index)) {
     entry_detach(control, index, backend->slot);
   }
   control_unlock(control);
@@ -400,6 +397,13 @@ static int32_t remove_own(struct backend *backend, uint32_t index, uint32_t word
   return 0;
 }
 
+/* 52 random bits, never 0: exact as a JavaScript number. */
+static uint64_t new_id(void) {
+  uint64_t id = 0;
+  while (id == 0 && os_random(&id) == 0) id >>= 12;
+  return id;
+}
+
 /* Nothing is there. Under the table lock, which it lets go. */
 static int32_t begin_create(struct attempt *attempt) {
   struct backend *backend = attempt->backend;
@@ -412,9 +416,16 @@ static int32_t begin_create(struct attempt *attempt) {
   }
   struct entry_birth birth = {.name = attempt->name,
                               .name_length = attempt->name_length,
+                              .id = new_id(),
                               .owner = backend->id,
                               .flags = attempt->flags,
                               .size = attempt->size};
+  if (birth.id == 0) {
+    control_unlock(control);
+    return FAIL(attempt->error, DSMR_E_UNSUPPORTED,
+                "Cannot create segment \"%s\": the system has no random numbers.",
+                attempt->shown);
+  }
   uint32_t index = entry_insert(control, &birth);
   if (index == ENTRY_NONE) {
     /* The dead may hold some. */
@@ -439,7 +450,7 @@ static int32_t begin_create(struct attempt *attempt) {
   if (fd < 0) return fd;
   struct mapping *mapping = NULL;
   int32_t outcome =
-      segment_fill(fd, control, attempt->shown, id, attempt->size, &mapping, attempt->error);
+      segment_fill(fd, control, attempt->shown, index, id, attempt->size, &mapping, attempt->error);
   if (outcome == 0) {
     struct attachment *attachment =
         attachment_create(backend, index, id, attempt->size, word, mapping);
@@ -493,8 +504,8 @@ int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_le
   if (outcome != 0) return outcome;
   if (request->size > SEGMENT_SIZE_MAX) {
     return FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, SEGMENT_SIZE_MAX, request->size,
-                        "Cannot create segment \"%s\" of %" PRIu64 " bytes: a segment has 1 to %" PRIu64
-                        ".",
+                        "Cannot create segment \"%s\" of %" PRIu64 " bytes: a segment has 1 to "
+                        "%" PRIu64 ".",
                         attempt.shown, request->size, SEGMENT_SIZE_MAX);
   }
   if (request->lifetime > DSMR_LIFETIME_ATTACHED) {
@@ -505,8 +516,12 @@ int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_le
   attempt.size = request->size;
   attempt.flags = request->lifetime == DSMR_LIFETIME_ATTACHED ? ENTRY_LIFETIME_ATTACHED : 0;
   if (ticket->started_ns == 0) ticket->started_ns = os_monotonic_ns();
+  /* Whoever gave up between a begin and its wait has left this. */
+  publish_waiting(attempt.backend, 0, 0);
   struct control *control = &attempt.backend->control;
-  outcome = control_enter(control, error);
+  uint64_t left_ms = time_left(request, ticket) / 1000000u;
+  outcome = control_enter_within(
+      control, left_ms < DSMR_TABLE_PATIENCE_MS ? (int32_t)left_ms : DSMR_TABLE_PATIENCE_MS, error);
   if (outcome != 0) return outcome;
   uint32_t index = find_living(attempt.backend, name, name_length);
   if (index == ENTRY_NONE) return begin_create(&attempt);
@@ -528,14 +543,6 @@ int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_l
   control_unlock(control);
   return FAIL(error, DSMR_E_NOT_FOUND, "There is no segment \"%s\" in registry \"%s\".",
               attempt.shown, control->place.name);
-}
-
-/* How long is left of a request's time; UINT64_MAX = for ever. */
-static uint64_t time_left(const dsmr_segment_request *request, const dsmr_segment_ticket *ticket) {
-  if (request->timeout_ms < 0) return UINT64_MAX;
-  uint64_t spent = os_monotonic_ns() - ticket->started_ns;
-  uint64_t given = (uint64_t)request->timeout_ms * 1000000u;
-  return spent < given ? given - spent : 0;
 }
 
 int32_t dsmr_segment_wait(uint32_t registry, const char *name, uint32_t name_length,
@@ -610,6 +617,7 @@ int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error) {
   struct attachment *attachment = NULL;
   int32_t outcome = find_initializing(segment, &attachment, error);
   if (outcome != 0) return outcome;
+  attachment_abandon_locks(attachment);
   outcome = remove_own(attachment->backend, attachment->entry, attachment->word, error);
   if (outcome == 0) attachment_destroy(attachment);
   return outcome;
@@ -622,12 +630,14 @@ int32_t dsmr_segment_detach(uint32_t segment) {
   struct backend *backend = attachment->backend;
   struct control *control = &backend->control;
   uint32_t index = attachment->entry;
+  attachment_abandon_locks(attachment);
   if (ENTRY_STATE(attachment->word) == ENTRY_INITIALIZING) {
     outcome = remove_own(backend, index, attachment->word, NULL);
   } else {
-    outcome = control_lock(control, DSMR_TABLE_PATIENCE_MS, NULL);
+    outcome = control_lock(control, LEAVE_PATIENCE_MS, NULL);
     if (outcome == 0) {
-      if (control_is_ready(control) && entry_word(control, index) == attachment->word) {
+      if (control_is_ready(control) && control->entries[index].id == attachment->id &&
+          entry_is_attachable(control, index)) {
         entry_detach(control, index, backend->slot);
       }
       control_unlock(control);
@@ -641,7 +651,7 @@ int32_t dsmr_segment_detach(uint32_t segment) {
 int32_t dsmr_segment_park(uint32_t segment) {
   struct attachment *attachment = NULL;
   int32_t outcome = attachment_find(segment, &attachment, NULL);
-  if (outcome == 0) mapping_leave_zeros(attachment->mapping);
+  if (outcome == 0) mapping_set_end(attachment->mapping, MAPPING_ZEROS_FOR_EVER);
   return outcome;
 }
 
@@ -654,7 +664,7 @@ int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_len
   struct control *control = &attempt.backend->control;
   uint32_t index = entry_find(control, name, name_length);
   bool is_there = index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY;
-  if (is_there) entry_remove(control, index);
+  if (is_there) entry_drop(control, index);
   control_unlock(control);
   return is_there;
 }

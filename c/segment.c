@@ -7,6 +7,7 @@
  */
 #include "segment.h"
 
+#include "lwlock.h"
 #include "os.h"
 #include "status.h"
 
@@ -16,12 +17,18 @@
 
 static uint64_t file_size(uint64_t size) { return size + SEGMENT_DATA_OFFSET; }
 
-static int32_t fill(int fd, const struct control *control, const char *name, uint64_t id,
-                    uint64_t size, struct mapping **mapping, dsmr_error *error) {
+static int32_t fill(int fd, const struct control *control, const char *name, uint32_t index,
+                    uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error) {
   uint64_t room = 0;
   struct os_file_info info;
   int32_t outcome = os_file_reserve(fd, file_size(size), &room);
-  if (outcome == -ENOSPC || outcome == -EFBIG) {
+  if (outcome == -EFBIG) {
+    return FAIL_NUMBERS(error, DSMR_E_NO_SPACE, room, size,
+                        "Cannot create segment \"%s\" of %" PRIu64 " bytes: this process may write "
+                        "files of %" PRIu64 " at most (ulimit -f). Raise that limit.",
+                        name, size, room);
+  }
+  if (outcome == -ENOSPC) {
     return FAIL_NUMBERS(error, DSMR_E_NO_SPACE, room, size,
                         "Cannot create segment \"%s\": %" PRIu64 " bytes were requested, %s has "
                         "%" PRIu64 " free. Drop segments, enlarge it, or set DSMR_DIR.",
@@ -42,6 +49,7 @@ static int32_t fill(int fd, const struct control *control, const char *name, uin
                                     .instance = control->instance,
                                     .id = id,
                                     .size = size};
+  lwlock_initialize(segment_lock_at(*mapping, SEGMENT_LOCK_OFFSET), TRANCHE_OF_ENTRY(index));
   return 0;
 }
 
@@ -54,9 +62,9 @@ int32_t segment_create(const struct control *control, const char *name, uint64_t
   return fd;
 }
 
-int32_t segment_fill(int fd, const struct control *control, const char *name, uint64_t id,
-                     uint64_t size, struct mapping **mapping, dsmr_error *error) {
-  int32_t outcome = fill(fd, control, name, id, size, mapping, error);
+int32_t segment_fill(int fd, const struct control *control, const char *name, uint32_t index,
+                     uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error) {
+  int32_t outcome = fill(fd, control, name, index, id, size, mapping, error);
   os_file_close(fd);
   if (outcome != 0) segment_unlink(control, id);
   return outcome;
@@ -70,6 +78,12 @@ int32_t segment_open(const struct control *control, const char *name, uint64_t i
   if (fd == -ENOENT) {
     return FAIL(error, DSMR_E_CORRUPT,
                 "Segment \"%s\" has lost its file %s: it was removed by hand. Drop the segment, "
+                "and ask for it again.",
+                name, path);
+  }
+  if (fd == -ELOOP) {
+    return FAIL(error, DSMR_E_PERMISSION,
+                "Refused the file of segment \"%s\", %s: it is a symbolic link. Drop the segment, "
                 "and ask for it again.",
                 name, path);
   }

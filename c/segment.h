@@ -7,7 +7,12 @@
 #include "control.h"
 
 /* The largest size that can be asked for; what the file system has is another matter. */
-#define SEGMENT_SIZE_MAX (UINT64_C(1) << 52)
+#define SEGMENT_SIZE_MAX (UINT64_C(1) << 44)
+
+/* The lock at an offset of the file that is a multiple of 64 and inside it. */
+static inline struct lwlock *segment_lock_at(const struct mapping *mapping, uint64_t offset) {
+  return (struct lwlock *)(void *)((char *)mapping->address + offset);
+}
 
 /*
  * Creates the file of segment `id`, empty; then makes it `size` user bytes long, all zero and
@@ -17,8 +22,8 @@
  */
 int32_t segment_create(const struct control *control, const char *name, uint64_t id,
                        dsmr_error *error);
-int32_t segment_fill(int fd, const struct control *control, const char *name, uint64_t id,
-                     uint64_t size, struct mapping **mapping, dsmr_error *error);
+int32_t segment_fill(int fd, const struct control *control, const char *name, uint32_t index,
+                     uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error);
 
 /* Opens the file of segment `id`, so that it cannot be lost; then checks and maps it. The
  * first belongs under the table lock, the second does not. */

@@ -85,7 +85,7 @@ static uint32_t sequence_length(const unsigned char *text, uint32_t room) {
 }
 
 /* The name as far as it is text, for a message: what is not shows as '?'. */
-static void show_name(const char *name, uint32_t length, char shown[DSMR_NAME_SIZE]) {
+void status_show_name(const char *name, uint32_t length, char shown[DSMR_NAME_SIZE]) {
   uint32_t at = 0;
   while (at < length) {
     uint32_t step = sequence_length((const unsigned char *)name + at, length - at);
@@ -117,10 +117,12 @@ int32_t status_check_name(dsmr_error *error, const char *what, const char *name,
   for (uint32_t at = 0; at < length;) {
     unsigned char byte = (unsigned char)name[at];
     uint32_t step = sequence_length((const unsigned char *)name + at, length - at);
-    const char *fault = byte == 0 ? "a NUL" : byte == '/' ? "a slash" : step == 0 ? "no UTF-8" : NULL;
+    const char *fault = step == 0 ? "no UTF-8" : NULL;
+    if (byte == 0) fault = "a NUL";
+    if (byte == '/') fault = "a slash";
     if (fault != NULL) {
       char shown[DSMR_NAME_SIZE];
-      show_name(name, length, shown);
+      status_show_name(name, length, shown);
       return FAIL_NUMBERS(error, DSMR_E_NAME_INVALID, at, 0,
                           "The %s name \"%s\" has %s at byte %u of %u. Names are UTF-8 without "
                           "NUL and without slash.",

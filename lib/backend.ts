@@ -5,9 +5,9 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { check, encodeName, lastError, native, nothing } from "./ffi/native.ts";
+import { check, encodeName, lastError, messageOf, native, nothing } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
-import { type Lifetime, Segment } from "./segment.ts";
+import { handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
 
 /** What a backend is opened with; see `OpenOptions` of the registry. */
 export interface BackendOptions {
@@ -24,12 +24,15 @@ export interface SegmentOptions {
   timeout_ms: number;
 }
 
+/** By every directory, name and database that a backend has been asked for by. */
 const backends = new Map<string, Backend>();
 
 /** One slot in a registry, shared by all `Registry` objects of the isolate that mean it. */
 export class Backend {
-  readonly #key: string;
   readonly #handle: number;
+  readonly #database: string;
+  /** Tells the registry from all others, by whatever path it was found. */
+  readonly #instance: bigint;
   /** What each name means, as far as we have attached it. */
   readonly #byName = new Map<string, Segment>();
   /** Everything attached, by handle; also what has lost its name since. */
@@ -38,23 +41,23 @@ export class Backend {
 
   readonly id: number;
 
-  private constructor(key: string, handle: number) {
-    this.#key = key;
+  private constructor(handle: number, database: string) {
     this.#handle = handle;
+    this.#database = database;
     const { calls, error, record } = native();
     const info = record("dsmr_registry_info");
     check(calls.dsmr_registry_describe(handle, info.bytes, error.bytes));
     this.id = info.u32("backend_id");
+    this.#instance = info.big("instance");
   }
 
   /** The isolate's backend for this place; a new one if there is none that can be used. */
   static open(dir: string, name: string, database: string, options: BackendOptions): Backend {
     const encodedName = encodeName("registry", name);
     const encodedDatabase = encodeName("database", database);
-    const { calls } = native();
-    const key = `${dir}\0${name}\0${database}`;
+    const key = `${dir.replace(/\/+$/, "")}\0${name}\0${database}`;
     const known = backends.get(key);
-    if (known !== undefined && calls.dsmr_registry_is_usable(known.#handle) === 1) {
+    if (known !== undefined && known.#isUsable()) {
       if (options.mode === "create") {
         throw new DsmrError(
           "EXISTS",
@@ -65,9 +68,31 @@ export class Backend {
       return known;
     }
     const handle = openNative(dir, encodedName, encodedDatabase, options);
-    const backend = new Backend(key, handle);
+    const backend = Backend.#describe(handle, database);
+    // Perhaps we have it by another path: through a link, for instance.
+    for (const other of new Set(backends.values())) {
+      if (other.#database !== database || other.#instance !== backend.#instance) continue;
+      if (!other.#isUsable()) continue;
+      native().calls.dsmr_registry_close(handle);
+      backends.set(key, other);
+      other.#useCount++;
+      return other;
+    }
     backends.set(key, backend);
     return backend;
+  }
+
+  static #describe(handle: number, database: string): Backend {
+    try {
+      return new Backend(handle, database);
+    } catch (error) {
+      native().calls.dsmr_registry_close(handle);
+      throw error;
+    }
+  }
+
+  #isUsable(): boolean {
+    return native().calls.dsmr_registry_is_usable(this.#handle) === 1;
   }
 
   get handle(): number {
@@ -78,7 +103,7 @@ export class Backend {
   release(): void {
     if (--this.#useCount > 0) return;
     for (const segment of [...this.#attached.values()]) segment.detach();
-    if (backends.get(this.#key) === this) backends.delete(this.#key);
+    for (const [key, backend] of backends) if (backend === this) backends.delete(key);
     native().calls.dsmr_registry_close(this.#handle);
   }
 
@@ -86,7 +111,12 @@ export class Backend {
   current(name: string): Segment | undefined {
     const segment = this.#byName.get(name);
     if (segment === undefined) return undefined;
-    return native().calls.dsmr_segment_is_current(segment.handle) === 1 ? segment : undefined;
+    // The memory is of no use to us any more: attach it anew.
+    if (isTransferred(segment)) {
+      segment.detach();
+      return undefined;
+    }
+    return native().calls.dsmr_segment_is_current(handleOf(segment)) === 1 ? segment : undefined;
   }
 
   lookup(name: string): Segment | null {
@@ -147,7 +177,7 @@ export class Backend {
   /** Publishes a segment that beginSync has started. */
   commit(segment: Segment): void {
     const { calls, error } = native();
-    check(calls.dsmr_segment_commit(segment.handle, error.bytes));
+    check(calls.dsmr_segment_commit(handleOf(segment), error.bytes));
     this.#byName.set(segment.name, segment);
   }
 
@@ -161,6 +191,14 @@ export class Backend {
       buffer = native().runtime.view(ticket.big("address"), ticket.u64("size"));
     } catch (cause) {
       native().calls.dsmr_segment_detach(handle);
+      if (!(cause instanceof RangeError)) {
+        throw new DsmrError(
+          "PERMISSION",
+          `Cannot use the memory of segment "${name}": ${messageOf(cause)} ` +
+            native().runtime.permissionAdvice,
+          { cause },
+        );
+      }
       throw new DsmrError(
         "NO_SPACE",
         `This runtime cannot make an ArrayBuffer of the ${ticket.u64("size")} bytes of ` +
@@ -176,12 +214,13 @@ export class Backend {
 
   /** Called by the segment once its buffer is detached: by itself, or by a transfer before. */
   detachSegment(segment: Segment, isOurs: boolean): void {
-    this.#attached.delete(segment.handle);
+    const handle = handleOf(segment);
+    this.#attached.delete(handle);
     if (this.#byName.get(segment.name) === segment) this.#byName.delete(segment.name);
     const { calls } = native();
     // Somebody has transferred the buffer, and may hold the address for ever.
-    if (!isOurs) calls.dsmr_segment_park(segment.handle);
-    calls.dsmr_segment_detach(segment.handle);
+    if (!isOurs) calls.dsmr_segment_park(handle);
+    calls.dsmr_segment_detach(handle);
   }
 }
 

@@ -4,36 +4,6 @@
  * @module
  */
 
-/** Every code that a {@linkcode DsmrError} may have. */
-export const codes = [
-  "EXISTS",
-  "NOT_FOUND",
-  "SIZE_MISMATCH",
-  "LAYOUT_MISMATCH",
-  "SCOPE_MISMATCH",
-  "NAME_INVALID",
-  "NAME_TOO_LONG",
-  "SIZE_INVALID",
-  "NO_SPACE",
-  "REGISTRY_FULL",
-  "BACKENDS_FULL",
-  "TRANCHES_FULL",
-  "PERMISSION",
-  "CORRUPT",
-  "VERSION_MISMATCH",
-  "INIT_FAILED",
-  "INIT_RECURSION",
-  "TIMEOUT",
-  "ABORTED",
-  "ABANDONED",
-  "NOT_HELD",
-  "ALREADY_HELD",
-  "DEADLOCK",
-  "DETACHED",
-  "CLOSED",
-  "UNSUPPORTED",
-] as const;
-
 /**
  * What went wrong, for programs.
  *
@@ -57,7 +27,66 @@ export const codes = [
  * | `DETACHED`, `CLOSED` | used after `detach()`; after `close()` or a destroy |
  * | `UNSUPPORTED` | this system, or this use, cannot work |
  */
-export type DsmrErrorCode = (typeof codes)[number];
+export type DsmrErrorCode =
+  | "EXISTS"
+  | "NOT_FOUND"
+  | "SIZE_MISMATCH"
+  | "LAYOUT_MISMATCH"
+  | "SCOPE_MISMATCH"
+  | "NAME_INVALID"
+  | "NAME_TOO_LONG"
+  | "SIZE_INVALID"
+  | "NO_SPACE"
+  | "REGISTRY_FULL"
+  | "BACKENDS_FULL"
+  | "TRANCHES_FULL"
+  | "PERMISSION"
+  | "CORRUPT"
+  | "VERSION_MISMATCH"
+  | "INIT_FAILED"
+  | "INIT_RECURSION"
+  | "TIMEOUT"
+  | "ABORTED"
+  | "ABANDONED"
+  | "NOT_HELD"
+  | "ALREADY_HELD"
+  | "DEADLOCK"
+  | "DETACHED"
+  | "CLOSED"
+  | "UNSUPPORTED";
+
+/** The same for programs; the type makes sure that none is left out. */
+const isCode: { readonly [Code in DsmrErrorCode]: true } = {
+  EXISTS: true,
+  NOT_FOUND: true,
+  SIZE_MISMATCH: true,
+  LAYOUT_MISMATCH: true,
+  SCOPE_MISMATCH: true,
+  NAME_INVALID: true,
+  NAME_TOO_LONG: true,
+  SIZE_INVALID: true,
+  NO_SPACE: true,
+  REGISTRY_FULL: true,
+  BACKENDS_FULL: true,
+  TRANCHES_FULL: true,
+  PERMISSION: true,
+  CORRUPT: true,
+  VERSION_MISMATCH: true,
+  INIT_FAILED: true,
+  INIT_RECURSION: true,
+  TIMEOUT: true,
+  ABORTED: true,
+  ABANDONED: true,
+  NOT_HELD: true,
+  ALREADY_HELD: true,
+  DEADLOCK: true,
+  DETACHED: true,
+  CLOSED: true,
+  UNSUPPORTED: true,
+};
+
+/** Every code that a {@linkcode DsmrError} may have. */
+export const codes: readonly DsmrErrorCode[] = Object.keys(isCode) as DsmrErrorCode[];
 
 /** The particulars of a {@linkcode DsmrError}. */
 export interface DsmrErrorDetails {
@@ -72,7 +101,8 @@ export interface DsmrErrorDetails {
 }
 
 /**
- * Whatever goes wrong in this package. The message names the thing, the numbers and the next
+ * Whatever goes wrong in this package, but for arguments of a wrong type (`TypeError`) and
+ * timeouts out of range (`RangeError`). The message names the thing, the numbers and the next
  * step; {@linkcode code} is for programs.
  *
  * @example
@@ -95,7 +125,7 @@ export class DsmrError extends Error {
   /** The system's error number, where the system refused. */
   declare readonly errno?: number;
 
-  /** Used by this package. */
+  /** Internal: made by this package. */
   constructor(code: DsmrErrorCode, message: string, details: DsmrErrorDetails = {}) {
     super(message, "cause" in details ? { cause: details.cause } : undefined);
     this.code = code;

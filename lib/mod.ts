@@ -20,14 +20,19 @@
  */
 
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
+export { type LockMode, LWLock, type Repair, type VarState, type WaitOptions } from "./lwlock.ts";
 export {
   type BackendInfo,
   type DirectoryOptions,
   type InitCallback,
+  type LockInfo,
   type OpenOptions,
   Registry,
   type RegistryInfo,
   type SegmentInfo,
   type SegmentRequest,
+  type TrancheInfo,
+  type WaitInfo,
 } from "./registry.ts";
 export { type Lifetime, Segment } from "./segment.ts";
+export { Tranche } from "./tranche.ts";

@@ -11,12 +11,17 @@ import {
   describe,
   encodeName,
   encodeTimeout,
+  messageOf,
   native,
   nothing,
+  quote,
   readAll,
 } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
-import type { Lifetime, Segment } from "./segment.ts";
+import type { LockMode, Repair } from "./lwlock.ts";
+import { isPromise } from "./promise.ts";
+import { handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
+import { Tranche } from "./tranche.ts";
 
 /** Where registries are. */
 export interface DirectoryOptions {
@@ -29,7 +34,10 @@ export interface DirectoryOptions {
 
 /** Options of {@linkcode Registry.openSync}. */
 export interface OpenOptions extends DirectoryOptions {
-  /** A scope inside the registry, created when it is not there. Default: `"default"`. */
+  /**
+   * A label of the backend, created when it is not there. Default: `"default"`. It is meant as
+   * a scope for later versions; segments are global to the registry for now.
+   */
   database?: string;
   /**
    * `"open"` (default) attaches and creates where needed, `"create"` only creates (`EXISTS`),
@@ -58,11 +66,17 @@ export interface SegmentRequest<Argument = undefined> {
   lifetime?: Lifetime;
   /** How long to wait for another backend's initialisation, in milliseconds. Default: for ever. */
   timeout?: number;
+  /**
+   * Mends the data when an exclusive holder of the segment's lock has died inside. Runs with
+   * the lock held, before the call that acquired it returns; the last one given counts.
+   */
+  repair?: Repair;
 }
 
 /**
  * Fills a fresh segment, whose bytes are all zero. Runs in exactly one backend; the others
- * wait until it returns. If it throws, the segment is freed and the next one tries.
+ * wait until it returns. If it throws, the segment is freed and the next one tries. The same
+ * if it returns a promise: await first, then ask for the segment.
  */
 export type InitCallback<Argument> = (segment: Segment, arg: Argument) => void;
 
@@ -130,6 +144,49 @@ export interface BackendInfo {
   waitingFor: string | null;
   /** Whether it is the one that asks. */
   self: boolean;
+  /** The locks that it holds. */
+  held: LockInfo[];
+  /** The lock that it waits for, or null. */
+  waitsFor: LockInfo | null;
+}
+
+/** A lock that a backend holds or waits for. */
+export interface LockInfo {
+  /** The lock's tranche; that of a segment's own lock has the segment's name. */
+  tranche: string;
+  /** The segment that it is in. */
+  segment: string;
+  /** Where in the segment; null for the lock that the segment carries. */
+  byteOffset: number | null;
+  /** How it is held, or to be held. */
+  mode: LockMode;
+  /** Since when it is waited for. What is held has null: noting that down would cost more than
+   * the lock. */
+  since: Date | null;
+}
+
+/** A wait, as {@linkcode Registry.waits} sees it. */
+export interface WaitInfo extends LockInfo {
+  /** The backend that waits; see {@linkcode Registry.backendId}. */
+  backend: number;
+  /** Its process. */
+  pid: number;
+  /** The backends that hold the lock. */
+  holders: number[];
+}
+
+/** A tranche, as {@linkcode Registry.tranches} sees it. */
+export interface TrancheInfo {
+  /** Its name. */
+  name: string;
+  /** Its number, or null for that of a segment's own lock. */
+  id: number | null;
+  /** Acquisitions that had to wait. */
+  contended: number;
+  /** How long they waited, together, in milliseconds. */
+  waited: number;
+  /** How often an exclusive holder died inside. */
+  abandoned: number;
 }
 
 /**
@@ -172,6 +229,7 @@ export class Registry implements Disposable {
    *
    * Blocks only while another process is in the middle of changing the registry's tables.
    *
+   * @throws {TypeError} An option of the wrong type. {@linkcode RangeError}: the timeout.
    * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `SIZE_INVALID`: an argument.
    * `EXISTS`, `NOT_FOUND`: as `mode` says, or there is no such directory. `NO_SPACE`,
    * `BACKENDS_FULL`, `REGISTRY_FULL`: no room. `PERMISSION`, `CORRUPT`, `VERSION_MISMATCH`:
@@ -188,20 +246,20 @@ export class Registry implements Disposable {
    * Registry.destroy("doc-open");
    * ```
    */
-  static openSync(name: string, options: OpenOptions = {}): Registry {
-    const { database = "default", mode = "open" } = options;
+  static openSync(name: string, options?: OpenOptions): Registry {
+    const { database = "default", mode = "open", ...rest } = options ?? {};
     if (database === "") {
       throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
     }
     if (mode !== "open" && mode !== "create" && mode !== "attach") {
-      throw new TypeError(`The mode is ${JSON.stringify(mode)}, not "open", "create" or "attach".`);
+      throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
     }
-    const dir = directory(options);
+    const dir = directory(rest);
     const backend = Backend.open(dir, name, database, {
       mode,
-      maxBackends: limit("maxBackends", options.maxBackends, "DSMR_BACKENDS_MAX"),
-      maxSegments: limit("maxSegments", options.maxSegments, "DSMR_SEGMENTS_MAX"),
-      timeout_ms: encodeTimeout(options.timeout),
+      maxBackends: limit("maxBackends", rest.maxBackends, "DSMR_BACKENDS_MAX"),
+      maxSegments: limit("maxSegments", rest.maxSegments, "DSMR_SEGMENTS_MAX"),
+      timeout_ms: encodeTimeout(rest.timeout),
     });
     return new Registry(backend, name, dir, database);
   }
@@ -221,7 +279,7 @@ export class Registry implements Disposable {
    * }
    * ```
    */
-  static list(options: DirectoryOptions = {}): IterableIterator<RegistryInfo> {
+  static list(options?: DirectoryOptions): IterableIterator<RegistryInfo> {
     const { calls, error } = native();
     const dir = directory(options);
     const path = new TextEncoder().encode(dir);
@@ -252,7 +310,7 @@ export class Registry implements Disposable {
    * console.log(Registry.destroy("doc-destroy")); // false
    * ```
    */
-  static destroy(name: string, options: DirectoryOptions = {}): boolean {
+  static destroy(name: string, options?: DirectoryOptions): boolean {
     const { calls, error } = native();
     const encoded = encodeName("registry", name);
     const dir = new TextEncoder().encode(directory(options));
@@ -289,12 +347,15 @@ export class Registry implements Disposable {
    * @param size In bytes. Omitted: whatever is there.
    * @param init Fills the memory. Omitted: it stays zero.
    *
+   * @throws {TypeError} `init` or an option of the wrong type. {@linkcode RangeError}: the
+   * timeout.
    * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `SIZE_INVALID`: an argument.
    * `SIZE_MISMATCH`: it is there with another size. `NOT_FOUND`: it is not there, and no size
-   * was given. `INIT_FAILED`: `init` threw, see `cause`; the segment is free again.
+   * was given. `INIT_FAILED`: `init` threw, see `cause`, or returned a promise, or
+   * detached the segment; the segment is free again.
    * `INIT_RECURSION`: asked for by its own `init`. `DEADLOCK`: its initialiser waits for this
    * backend. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no room, nothing is left behind.
-   * `PERMISSION`, `CORRUPT`: its file is refused. `CLOSED`: the registry was closed or
+   * `PERMISSION`, `CORRUPT`: its file is refused, or the runtime must not use memory. `CLOSED`: the registry was closed or
    * destroyed.
    *
    * @example
@@ -313,39 +374,42 @@ export class Registry implements Disposable {
     name: string,
     size?: number,
     init?: InitCallback<Argument>,
-    options: SegmentRequest<Argument> = {},
+    options?: SegmentRequest<Argument>,
   ): Segment {
     const backend = this.#open();
+    if (init !== undefined || options) checkRequest(init, options);
     const known = backend.current(name);
-    if (known !== undefined && (size === undefined || size === known.size)) return known;
-    const { arg, lifetime = "registry", timeout } = options;
-    if (lifetime !== "registry" && lifetime !== "attached") {
-      throw new TypeError(
-        `The lifetime is ${JSON.stringify(lifetime)}, not "registry" or "attached".`,
-      );
+    if (known !== undefined && (size === undefined || size === known.size)) {
+      if (options) setRepair(known, options.repair);
+      return known;
     }
-    if (init !== undefined && typeof init !== "function") {
-      throw new TypeError(`The init callback is ${describe(init)}, not a function.`);
-    }
+    const { arg, lifetime = "registry", timeout, repair } = options ?? {};
     const segment = backend.beginSync(name, {
       size: size === undefined ? 0 : checkSize(name, size),
       lifetime,
       timeout_ms: encodeTimeout(timeout),
     });
+    setRepair(segment, repair);
     if (segment.found) return segment;
     try {
       const result: unknown = init?.(segment, arg as Argument);
-      if (result instanceof Promise) {
-        throw new TypeError("The init callback returned a promise; it must be done on return.");
+      if (isPromise(result)) {
+        throw new TypeError(
+          "The callback returned a promise, but the segment must be complete when it returns. Await " +
+            "first, then ask for the segment.",
+          { cause: result },
+        );
       }
     } catch (cause) {
       segment.detach();
-      throw new DsmrError(
-        "INIT_FAILED",
-        `The init callback of segment "${name}" threw: ${messageOf(cause)} ` +
-          "The segment was freed; whoever asks for it next initialises it.",
-        { cause },
-      );
+      throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
+    }
+    try {
+      void segment.buffer;
+    } catch (cause) {
+      if (this.#isOpen) throw initFailed(name, "detached it.", cause);
+      const closed = new DsmrError("CLOSED", `Registry "${this.name}" was closed.`, { cause });
+      throw initFailed(name, "closed the registry.", closed);
     }
     try {
       backend.commit(segment);
@@ -358,10 +422,11 @@ export class Registry implements Disposable {
 
   /**
    * The segment `name` as it is, attached; or null when it is not there, or still being
-   * initialised. Never waits.
+   * initialised. Never waits for another's initialisation; gives up with `TIMEOUT` after 10 s
+   * if a stopped process holds the registry's tables.
    *
    * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `NO_SPACE`, `PERMISSION`,
-   * `CORRUPT`.
+   * `CORRUPT`, `TIMEOUT`.
    *
    * @example
    * ```ts
@@ -380,10 +445,12 @@ export class Registry implements Disposable {
   /**
    * Removes the segment's name. Backends that have it attached keep their memory until they
    * detach; who asks for the name from now on gets a new segment. One that is still being
-   * initialised is not there yet, and is left alone. Never waits.
+   * initialised is not there yet, and is left alone. Never waits for another's
+   * initialisation; gives up with `TIMEOUT` after 10 s if a stopped process holds the
+   * registry's tables.
    *
    * @returns false if there was none.
-   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `TIMEOUT`.
    *
    * @example
    * ```ts
@@ -457,7 +524,109 @@ export class Registry implements Disposable {
       "dsmr_backend_info",
       (infos, capacity) => calls.dsmr_backends(handle, infos, capacity, error.bytes),
     );
-    return Array.from({ length: count }, (_, i) => backendInfo(infos, i)).values();
+    const locks = this.#locks();
+    return Array.from({ length: count }, (_, i) => {
+      const id = infos.u32("backend_id", i);
+      const own = locks.filter((lock) => lock.backend === id);
+      return {
+        ...backendInfo(infos, i),
+        held: own.filter((lock) => !lock.waiting).map((lock) => lock.info),
+        waitsFor: own.find((lock) => lock.waiting)?.info ?? null,
+      };
+    }).values();
+  }
+
+  /**
+   * The backends that wait for a lock, and who holds it: a snapshot.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-waits");
+   * for (const { pid, tranche, mode, since } of registry.waits()) {
+   *   console.log(pid, "waits for", tranche, mode, "since", since);
+   * }
+   * Registry.destroy("doc-waits");
+   * ```
+   */
+  waits(): IterableIterator<WaitInfo> {
+    const locks = this.#locks();
+    return locks.filter((lock) => lock.waiting).map((lock) => ({
+      ...lock.info,
+      backend: lock.backend,
+      pid: lock.pid,
+      holders: locks
+        .filter((other) => !other.waiting && other.key === lock.key)
+        .map((other) => other.backend),
+    })).values();
+  }
+
+  #locks(): Lock[] {
+    const { calls, error } = native();
+    const { handle } = this.#open();
+    const { infos, count } = readAll(
+      "dsmr_lock_info",
+      (infos, capacity) => calls.dsmr_locks(handle, infos, capacity, error.bytes),
+    );
+    return Array.from({ length: count }, (_, i) => lockInfo(infos, i));
+  }
+
+  /**
+   * Makes a tranche: a named family of locks for {@linkcode Segment.initLock}, visible to
+   * every process as what a wait is for; as LWLockNewTrancheId. A registry has room for
+   * 1,024.
+   *
+   * @param name Need not be unique.
+   * @param options `segment`: the tranche goes when this segment is removed. Otherwise it
+   * stays until {@linkcode Tranche.drop}.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `TRANCHES_FULL`, `CLOSED`.
+   */
+  newTranche(name: string, options?: { segment?: Segment }): Tranche {
+    const backend = this.#open();
+    const segment = options?.segment;
+    if (segment !== undefined && !(segment instanceof Segment)) {
+      throw new TypeError(`The segment is ${describe(segment)}, not a Segment.`);
+    }
+    const { calls, error } = native();
+    const encoded = encodeName("tranche", name);
+    const id = calls.dsmr_tranche_new(
+      backend.handle,
+      encoded.length === 0 ? nothing : encoded,
+      encoded.length,
+      segment === undefined ? 0 : handleOf(segment),
+      error.bytes,
+    );
+    return new Tranche(backend, name, check(id));
+  }
+
+  /**
+   * The tranches and what was waited for in them, those of the segments' own locks included:
+   * a snapshot.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   */
+  tranches(): IterableIterator<TrancheInfo> {
+    const { calls, error } = native();
+    const { handle } = this.#open();
+    const { infos, count } = readAll(
+      "dsmr_tranche_info",
+      (infos, capacity) => calls.dsmr_tranches(handle, infos, capacity, error.bytes),
+    );
+    return Array.from({ length: count }, (_, i) => trancheInfo(infos, i)).values();
+  }
+
+  /**
+   * Lets go of every lock that this backend holds; as LWLockReleaseAll, for recovery from an
+   * error.
+   *
+   * @returns how many.
+   * @throws {DsmrError} `CLOSED`.
+   */
+  releaseAll(): number {
+    return check(native().calls.dsmr_lock_release_all(this.#open().handle));
   }
 
   /**
@@ -484,9 +653,9 @@ export class Registry implements Disposable {
   }
 }
 
-function directory(options: DirectoryOptions): string {
+function directory(options: DirectoryOptions | undefined): string {
   const { calls, error, runtime } = native();
-  const { dir } = options;
+  const { dir } = options ?? {};
   if (dir !== undefined && typeof dir !== "string") {
     throw new TypeError(`The directory is ${describe(dir)}, not a path.`);
   }
@@ -518,21 +687,36 @@ function checkSize(name: string, size: unknown): number {
   if (typeof size === "number" && Number.isSafeInteger(size) && size >= 1) return size;
   throw new DsmrError(
     "SIZE_INVALID",
-    `Cannot create segment ${JSON.stringify(name)} of ${describe(size)} bytes: ` +
+    `Cannot create segment ${quote(name)} of ${describe(size)} bytes: ` +
       "a size is a whole number from 1 on.",
     typeof size === "number" ? { requested: size } : {},
   );
 }
 
-function messageOf(thrown: unknown): string {
-  let text: string;
-  try {
-    text = thrown instanceof Error ? thrown.message : String(thrown);
-  } catch {
-    // An object without a toString(), or with a bad one.
-    text = describe(thrown);
+/** Checks the types of what is optional in a request, also where it will not be needed. */
+function checkRequest(init: unknown, request: SegmentRequest<unknown> | undefined): void {
+  if (init !== undefined && typeof init !== "function") {
+    throw new TypeError(`The init callback is ${quote(init)}, not a function.`);
   }
-  return /[.!?]$/.test(text) ? text : `${text}.`;
+  // Also null is omitted.
+  if (!request) return;
+  const { lifetime, timeout, repair } = request;
+  if (lifetime !== undefined && lifetime !== "registry" && lifetime !== "attached") {
+    throw new TypeError(`The lifetime is ${quote(lifetime)}, not "registry" or "attached".`);
+  }
+  if (repair !== undefined && typeof repair !== "function") {
+    throw new TypeError(`The repair callback is ${quote(repair)}, not a function.`);
+  }
+  encodeTimeout(timeout);
+}
+
+function initFailed(name: string, what: string, cause: unknown): DsmrError {
+  return new DsmrError(
+    "INIT_FAILED",
+    `The init callback of segment "${name}" ${what} ` +
+      "The segment was freed; whoever asks for it next initialises it.",
+    { cause },
+  );
 }
 
 function byName(a: { name: string }, b: { name: string }): number {
@@ -570,7 +754,47 @@ function segmentInfo(infos: Record, i: number): SegmentInfo {
   };
 }
 
-function backendInfo(infos: Record, i: number): BackendInfo {
+/** One line of what the library lists of locks. */
+interface Lock {
+  backend: number;
+  pid: number;
+  waiting: boolean;
+  /** Which lock: the same for all who hold it or wait for it. */
+  key: string;
+  info: LockInfo;
+}
+
+function lockInfo(infos: Record, i: number): Lock {
+  const segment = infos.text("segment", infos.u32("segment_length", i), i);
+  const offset = infos.big("offset", i);
+  const since = infos.u64("since_ns", i);
+  return {
+    backend: infos.u32("backend_id", i),
+    pid: infos.u32("pid", i),
+    waiting: infos.u32("is_waiting", i) === 1,
+    key: `${segment}\0${offset}`,
+    info: {
+      tranche: infos.text("tranche", infos.u32("tranche_length", i), i),
+      segment,
+      byteOffset: offset === 0xffffffffffffffffn ? null : Number(offset),
+      mode: infos.u32("mode", i) === native().number("DSMR_SHARED") ? "shared" : "exclusive",
+      since: since === 0 ? null : dateOf(since),
+    },
+  };
+}
+
+function trancheInfo(infos: Record, i: number): TrancheInfo {
+  const id = infos.u32("id", i);
+  return {
+    name: infos.text("name", infos.u32("name_length", i), i),
+    id: id === 0 ? null : id,
+    contended: infos.u64("contended", i),
+    waited: infos.u64("waited_ns", i) / 1e6,
+    abandoned: infos.u64("abandoned", i),
+  };
+}
+
+function backendInfo(infos: Record, i: number): Omit<BackendInfo, "held" | "waitsFor"> {
   const waiting = infos.u32("waiting_length", i);
   return {
     id: infos.u32("backend_id", i),

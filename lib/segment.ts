@@ -6,9 +6,21 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
+import { check, native } from "./ffi/native.ts";
+import { halves, LWLock, type Repair } from "./lwlock.ts";
+import type { Tranche } from "./tranche.ts";
 
 /** How long a segment stays. */
 export type Lifetime = "registry" | "attached";
+
+// For the other modules of this package, and for nobody else: not members of the class.
+
+/** The number by which the library knows the segment. */
+export let handleOf: (segment: Segment) => number;
+/** Whether somebody has taken the buffer away, by sending it to another thread for instance. */
+export let isTransferred: (segment: Segment) => boolean;
+/** What mends the data when the segment's lock was abandoned. */
+export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
 
 /**
  * A segment that this backend has attached. Comes from
@@ -30,9 +42,21 @@ export type Lifetime = "registry" | "attached";
  * ```
  */
 export class Segment implements Disposable {
+  static {
+    handleOf = (segment) => segment.#handle;
+    isTransferred = (segment) => segment.#isAttached && segment.#buffer.detached;
+    setRepair = (segment, repair) => {
+      if (repair !== undefined) segment.#repair = repair;
+    };
+  }
+
   readonly #backend: Backend;
+  readonly #handle: number;
   readonly #buffer: ArrayBuffer;
+  readonly #locks = new Map<number, LWLock>();
   #isAttached = true;
+  #lock: LWLock | undefined;
+  #repair: Repair | undefined;
 
   /** The segment's name. */
   readonly name: string;
@@ -41,15 +65,20 @@ export class Segment implements Disposable {
   /** False for the backend that initialised the segment, true for every other. */
   readonly found: boolean;
 
-  /** Made by the registry, never by hand. */
+  /**
+   * Internal: made by the registry, never by hand.
+   *
+   * @ignore
+   */
   constructor(
     backend: Backend,
     name: string,
     found: boolean,
-    readonly handle: number,
+    handle: number,
     buffer: ArrayBuffer,
   ) {
     this.#backend = backend;
+    this.#handle = handle;
     this.#buffer = buffer;
     this.name = name;
     this.size = buffer.byteLength;
@@ -60,6 +89,9 @@ export class Segment implements Disposable {
    * The shared bytes themselves: nothing is copied. All backends see every write; use
    * `Atomics` on typed arrays over it where they meet. It is detached by
    * {@linkcode detach}, and with it every view: their later use throws, or reads undefined.
+   *
+   * Transferring it to another thread leaves an empty one here. The registry, asked again,
+   * then gives a new object, and what was transferred reads as zeros.
    *
    * @throws {DsmrError} `DETACHED` after {@linkcode detach} or the registry's `close()`.
    */
@@ -74,11 +106,76 @@ export class Segment implements Disposable {
   }
 
   /**
+   * The lock that the segment carries, outside of {@linkcode buffer}. Use it for what several
+   * processes change at once.
+   *
+   * @throws {DsmrError} `DETACHED`; `NO_SPACE`: the process is out of memory or handles.
+   */
+  get lock(): LWLock {
+    void this.buffer;
+    if (this.#lock === undefined) {
+      const { calls, error } = native();
+      const handle = check(calls.dsmr_lock_of_segment(this.#handle, error.bytes));
+      this.#lock = new LWLock(this, handle, () => this.#repair);
+    }
+    return this.#lock;
+  }
+
+  /**
+   * Makes the 64 bytes at `byteOffset` a lock of the tranche. Belongs into the init callback:
+   * once, before anybody uses it. The bytes are the lock's from then on.
+   *
+   * @param byteOffset A multiple of 64.
+   * @throws {DsmrError} `SIZE_INVALID`: the offset is misaligned or outside. `NOT_FOUND`: the
+   * tranche. `ALREADY_HELD`: there is a lock, and it is held. `DETACHED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-locks");
+   * const segment = registry.getNamedSegmentSync("buckets", 128, (fresh) => {
+   *   const buckets = registry.newTranche("buckets");
+   *   for (let at = 0; at < 128; at += 64) fresh.initLock(at, buckets);
+   * });
+   * segment.lockAt(64).withSync("shared", () => {});
+   * Registry.destroy("doc-locks");
+   * ```
+   */
+  initLock(byteOffset: number, tranche: Tranche): LWLock {
+    void this.buffer;
+    const { calls, error } = native();
+    const [low, high] = halves(byteOffset);
+    check(calls.dsmr_lock_init(this.#handle, low, high, tranche.id, error.bytes));
+    return this.lockAt(byteOffset);
+  }
+
+  /**
+   * The lock at `byteOffset`, which {@linkcode initLock} has made, here or elsewhere.
+   *
+   * @throws {DsmrError} `SIZE_INVALID`: the offset is misaligned or outside. `CORRUPT`: there
+   * is no lock. `DETACHED`, `NO_SPACE`.
+   */
+  lockAt(byteOffset: number): LWLock {
+    void this.buffer;
+    const known = this.#locks.get(byteOffset);
+    if (known !== undefined) return known;
+    const { calls, error } = native();
+    const [low, high] = halves(byteOffset);
+    const handle = check(calls.dsmr_lock_at(this.#handle, low, high, error.bytes));
+    const lock = new LWLock(this, handle, () => undefined);
+    this.#locks.set(byteOffset, lock);
+    return lock;
+  }
+
+  /**
    * Gives the memory back: detaches {@linkcode buffer} and every view of it, then unmaps. The
    * segment stays for others, unless its lifetime is `"attached"` and this was the last
    * backend. Does nothing the second time. Inside the init callback it gives the segment up.
+   * Locks of the segment that are held are let go as if this backend had died.
    *
-   * Do not detach while a runtime's own input or output still works on the buffer.
+   * Await a runtime's own work on the buffer first (files, sockets, compression): what it reads
+   * or writes from here on is not the segment any more.
    */
   detach(): void {
     if (!this.#isAttached) return;

@@ -7,7 +7,7 @@
  */
 
 import { type BackendInfo, DsmrError, type OpenOptions, Registry } from "../lib/mod.ts";
-import type { Lifetime, Segment, SegmentInfo } from "../lib/mod.ts";
+import type { Lifetime, LockMode, LWLock, Segment, SegmentInfo, WaitInfo } from "../lib/mod.ts";
 
 /** What an init callback does, step by step. */
 export type InitStep =
@@ -36,9 +36,22 @@ export interface GetCommand {
   timeout?: number;
 }
 
+/** What is done with a lock of an attached segment. */
+export interface LockCommand {
+  do: "acquire" | "try" | "orWait" | "watch" | "update" | "release" | "mark" | "state";
+  segment: string;
+  /** The lock at this place. Default: the one that the segment carries. */
+  at?: number;
+  mode?: LockMode;
+  timeout?: number;
+  /** Of the variable at byte 0: watch: what is expected there; update: what to put there. */
+  value?: number;
+}
+
 export type Command =
   | { do: "open"; name?: string; options: OpenOptions }
   | GetCommand
+  | LockCommand
   | { do: "lookup" | "drop" | "detach"; segment: string }
   /** Adds to a word of an attached segment, atomically; reports what is there then. */
   | { do: "add"; segment: string; index: number; value: number }
@@ -48,7 +61,7 @@ export type Command =
   | { do: "peek" }
   /** Sends the buffer away for good: out of a Worker. */
   | { do: "give"; segment: string }
-  | { do: "segments" | "backends" | "close" | "destroy" };
+  | { do: "segments" | "backends" | "waits" | "releaseAll" | "close" | "destroy" };
 
 /** A reply, or a report on the way. Only what the command has to say is there. */
 export interface Report {
@@ -74,6 +87,13 @@ export interface Report {
   value?: number;
   segments?: SegmentInfo[];
   backends?: BackendInfo[];
+  waits?: WaitInfo[];
+  /** try, orWait, state: whether the lock is held now. */
+  held?: boolean;
+  /** acquire, try, orWait, state */
+  abandoned?: boolean;
+  /** watch: whether nobody has the lock exclusively any more. */
+  released?: boolean;
   /** from inside an init callback */
   said?: string;
   holding?: boolean;
@@ -163,6 +183,19 @@ export class Agent {
       case "give":
         this.#host.give?.(this.#attached(command.segment).buffer);
         return {};
+      case "acquire":
+      case "try":
+      case "orWait":
+      case "watch":
+      case "update":
+      case "release":
+      case "mark":
+      case "state":
+        return this.#lock(command);
+      case "releaseAll":
+        return { value: this.#open.releaseAll() };
+      case "waits":
+        return { waits: [...this.#open.waits()] };
       case "segments":
         return { segments: [...this.#open.segments()] };
       case "backends":
@@ -179,6 +212,36 @@ export class Agent {
     const segment = this.#segments.get(name);
     if (segment === undefined) throw new Error(`This agent has no segment "${name}".`);
     return segment;
+  }
+
+  #lock({ do: what, segment, at, mode, value = 0, ...options }: LockCommand): Report {
+    const attached = this.#attached(segment);
+    const lock: LWLock = at === undefined ? attached.lock : attached.lockAt(at);
+    const wait = options.timeout === undefined ? {} : { timeout: options.timeout };
+    switch (what) {
+      case "acquire":
+        lock.acquireSync(mode, wait);
+        return { abandoned: lock.abandoned };
+      case "try":
+        return { held: lock.tryAcquire(mode), abandoned: lock.abandoned };
+      case "orWait":
+        return { held: lock.acquireOrWaitSync(wait), abandoned: lock.abandoned };
+      case "watch": {
+        const state = lock.waitForVarSync(0, BigInt(value), wait);
+        return { released: state.released, value: Number(state.value) };
+      }
+      case "update":
+        lock.updateVar(0, BigInt(value));
+        return {};
+      case "release":
+        lock.release();
+        return {};
+      case "mark":
+        lock.markConsistent();
+        return {};
+      case "state":
+        return { held: lock.heldByMe(mode), abandoned: lock.abandoned };
+    }
   }
 
   #keep(segment: Segment): Report {

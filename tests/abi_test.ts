@@ -145,10 +145,11 @@ const layers = [
   ["registry.ts"],
   ["backend.ts"],
   ["segment.ts"],
+  ["lwlock.ts", "tranche.ts"],
   ["ffi/native.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
   ["ffi/symbols.ts"],
-  ["errors.ts"],
+  ["errors.ts", "promise.ts"],
 ];
 
 test("imports in lib point one way: mod, features, seam", () => {

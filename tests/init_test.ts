@@ -4,7 +4,7 @@ import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/ass
 import { test } from "node:test";
 import { DsmrError, type Registry } from "../lib/mod.ts";
 import { assertFailed, assertFails, inScene, succeeded, until } from "./_scene.ts";
-import { otherThan, runtimes } from "./_spawn.ts";
+import { Child, commandLine, otherThan, runtimes } from "./_spawn.ts";
 
 test("nested requests inside an init callback work, three deep", () =>
   inScene((scene) => {
@@ -74,15 +74,26 @@ for (const runtime of runtimes) {
 test("init that returns a promise is refused: the segment would be published half-made", () =>
   inScene((scene) => {
     const registry = scene.open();
-    const error = assertFails(
-      () => registry.getNamedSegmentSync("a", 8, () => Promise.resolve()),
-      "INIT_FAILED",
-      '"a"',
-      "promise",
-    );
-    assert(error.cause instanceof TypeError);
-    assertEquals([...registry.segments()], []);
+    for (const promise of [Promise.resolve(), { then: () => {} }]) {
+      const get = () => registry.getNamedSegmentSync("a", 8, () => promise);
+      const error = assertFails(get, "INIT_FAILED", '"a"', "promise", "Await first");
+      assert(error.cause instanceof TypeError);
+      assertStrictEquals(error.cause.cause, promise);
+      assertEquals([...registry.segments()], []);
+    }
+    // What only looks like one is none.
+    assertEquals(registry.getNamedSegmentSync("a", 8, () => ({ then: 5 })).found, false);
   }));
+
+for (const runtime of runtimes) {
+  test(`promises that init and a lock's callback drop, and that fail, leave ${runtime} alive`, () =>
+    inScene(async (scene) => {
+      const command = commandLine(runtime, "_promises.ts");
+      const child = scene.adopt(new Child([...command, scene.dir]));
+      assertEquals(await child.ended, "exit code 0", child.printed);
+      assertEquals(child.printed.trim(), '["INIT_FAILED","INIT_FAILED","TypeError","TypeError"]');
+    }));
+}
 
 /** Resolves once the process is seen waiting for the segment. */
 function waits(registry: Registry, pid: number, name: string): Promise<void> {
@@ -117,7 +128,19 @@ test("a failing init gives INIT_FAILED with its cause, frees the memory, and can
 test("init may throw anything at all", () =>
   inScene((scene) => {
     const registry = scene.open();
-    for (const thrown of ["text", 42, undefined, null, Symbol("s"), Object.create(null)]) {
+    const odd = [
+      Object.defineProperty(new Error(), "message", { value: Symbol("m") }),
+      Object.defineProperty(new Error(), "message", {
+        get() {
+          throw new Error("no message either");
+        },
+      }),
+      { toString: () => 5n },
+      new Error(""),
+      "",
+      5n,
+    ];
+    for (const thrown of ["text", 42, undefined, null, Symbol("s"), Object.create(null), ...odd]) {
       const error = assertFails(
         () =>
           registry.getNamedSegmentSync("a", 8, () => {
@@ -165,9 +188,13 @@ test("init that asks for its own segment gets INIT_RECURSION, also through other
 test("init may detach its segment or close the registry: an error, and nothing is left", () =>
   inScene((scene) => {
     const registry = scene.open();
-    assertThrows(() => registry.getNamedSegmentSync("a", 8, (s) => s.detach()), DsmrError);
+    const detach = () => registry.getNamedSegmentSync("a", 8, (s) => s.detach());
+    const detached = assertFails(detach, "INIT_FAILED", '"a"', "detached");
+    assert(detached.cause instanceof DsmrError && detached.cause.code === "DETACHED");
     assertEquals([...registry.segments()], []);
-    assertThrows(() => registry.getNamedSegmentSync("a", 8, () => registry.close()), DsmrError);
+    const close = () => registry.getNamedSegmentSync("a", 8, () => registry.close());
+    const closed = assertFails(close, "INIT_FAILED", '"a"', "closed the registry");
+    assert(closed.cause instanceof DsmrError && closed.cause.code === "CLOSED");
     assertEquals([...scene.open().segments()], []);
     assertEquals(scene.files(), ["dsmr.r.test"]);
   }));
@@ -234,15 +261,24 @@ test("a timeout that is negative, NaN or no number is a RangeError", () =>
     assertEquals(scene.files().filter((file) => file.startsWith("dsmr.r.")), ["dsmr.r.test"]);
   }));
 
-test("an init that is no function and an unknown lifetime are TypeErrors", () =>
+test("what is of the wrong type is a TypeError, also where the segment is attached already", () =>
   inScene((scene) => {
     const registry = scene.open();
-    assertThrows(() => registry.getNamedSegmentSync("a", 8, 5 as never), TypeError, "5");
-    const options = { lifetime: "eternal" as "registry" };
-    assertThrows(
-      () => registry.getNamedSegmentSync("a", 8, undefined, options),
-      TypeError,
-      "eternal",
-    );
+    const get = (init: unknown, options?: unknown) =>
+      registry.getNamedSegmentSync("a", 8, init as undefined, options as undefined);
+    const refused = () => {
+      for (const init of [5, 5n, null, {}]) assertThrows(() => get(init), TypeError, "init");
+      for (const lifetime of ["eternal", null, 5n, Symbol("s"), {}]) {
+        assertThrows(() => get(undefined, { lifetime }), TypeError, "lifetime");
+      }
+      for (const repair of [5, null]) {
+        assertThrows(() => get(undefined, { repair }), TypeError, "repair");
+      }
+      assertThrows(() => get(undefined, { timeout: -1 }), RangeError, "-1");
+    };
+    refused();
     assertEquals([...registry.segments()], []);
+    const segment = get(undefined, null);
+    refused();
+    assertStrictEquals(get(() => {}, { lifetime: "attached", timeout: 5 }), segment);
   }));

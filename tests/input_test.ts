@@ -134,15 +134,13 @@ test("a size that is no whole number from 1 on is SIZE_INVALID", () =>
 test("a size beyond all bounds is refused at once and leaves nothing", () =>
   inScene((scene) => {
     const registry = scene.open();
-    for (const size of [2 ** 45, 2 ** 50, 2 ** 53 - 1]) {
+    for (const size of [2 ** 43, 2 ** 44, 2 ** 45, 2 ** 53 - 1]) {
       let calls = 0;
       const get = () => registry.getNamedSegmentSync("huge", size, () => calls++);
-      // Where a segment cannot even be numbered that high it is the size that is wrong.
-      const code = size <= 2 ** 50 ? "NO_SPACE" : undefined;
-      let error;
-      if (code !== undefined) error = assertFails(get, code, '"huge"', size);
-      else error = assertThrows(get, Error, '"huge"');
-      assert(!("requested" in error) || error.requested === size);
+      // 16 TiB: what a segment may have at most, however large the directory is.
+      const code = size <= 2 ** 44 ? "NO_SPACE" : "SIZE_INVALID";
+      const error = assertFails(get, code, '"huge"', size);
+      assertEquals(error.requested, size);
       assertEquals(calls, 0);
     }
     assertEquals([...registry.segments()], []);
@@ -165,6 +163,29 @@ test("maxBackends and maxSegments out of range are SIZE_INVALID and create nothi
         Registry.destroy("test", { dir: scene.dir });
       }
     }
+  }));
+
+test("options that are null are as omitted, and a wrong one of any type is told by name", () =>
+  inScene((scene) => {
+    const nothing = null as never;
+    for (const mode of [5n, Symbol("s"), null, {}, () => {}]) {
+      assertThrows(() => scene.open({ mode: mode as never }), TypeError, "mode");
+    }
+    const registry = scene.open();
+    const { lock } = registry.getNamedSegmentSync("a", 8, undefined, nothing);
+    assertThrows(() => lock.acquireSync(5n as never), TypeError, "mode");
+    lock.acquireSync("exclusive", nothing);
+    lock.updateVar(0, 1n, nothing);
+    lock.release();
+    assertEquals(registry.newTranche("t", nothing).name, "t");
+    assertThrows(() => registry.newTranche("t", { segment: {} as never }), TypeError, "segment");
+    for (const offset of [5n, "0", Symbol("s"), -1]) {
+      const at = () => registry.getNamedSegmentSync("a").lockAt(offset as never);
+      assertFails(at, "SIZE_INVALID", "offset");
+    }
+    assert(Array.isArray([...Registry.list(nothing)]));
+    assertEquals(Registry.destroy("dsmr test: nobody has this", nothing), false);
+    assertFails(() => registry.getNamedSegmentSync(5n as never, 0), "SIZE_INVALID", 5);
   }));
 
 test("an unknown mode is a TypeError, an empty database NAME_INVALID", () =>

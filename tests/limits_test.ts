@@ -117,14 +117,14 @@ test("names may come and go 20,000 times in a table of 4", () =>
   inScene((scene) => {
     const registry = scene.open({ maxSegments: 4 });
     registry.getNamedSegmentSync("stays", 8, (s) => new Uint8Array(s.buffer).fill(7));
-    let lastId = 0;
+    const ids = new Set<number>();
     for (let i = 0; i < 20_000; i++) {
       const segment = registry.getNamedSegmentSync(`${i}`, 8, undefined, { lifetime: "attached" });
       assert(!segment.found);
       if (i % 1000 === 0) {
         const id = [...registry.segments()].find(({ name }) => name === `${i}`)?.id ?? 0;
-        assert(id > lastId);
-        lastId = id;
+        assert(id > 0 && !ids.has(id), `${id} is given twice`);
+        ids.add(id);
       }
       segment.detach();
     }

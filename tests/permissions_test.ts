@@ -49,10 +49,28 @@ test("without --allow-ffi the error is UNSUPPORTED, names the library and says w
     assertEquals(scene.files(), []);
   }));
 
+test("--allow-ffi with a path is PERMISSION, and says to leave the path out", () =>
+  inScene(async (scene) => {
+    const flag = `--allow-ffi=${process.env["DSMR_LIBRARY"] ?? `${root}/zig-out`}`;
+    assertFailed(
+      await run(scene, [flag]),
+      "PERMISSION",
+      '"a"',
+      "--allow-ffi without a path",
+    );
+    assertEquals([...scene.open().segments()], []);
+  }));
+
 test("a library that is not there is UNSUPPORTED, by its path, and says how to build it", () =>
   inScene(async (scene) => {
     const env = { DSMR_LIBRARY: `${root}/no/such/library.so` };
     const report = await run(scene, ["-A"], [scene.dir], env);
-    assertFailed(report, "UNSUPPORTED", env.DSMR_LIBRARY, "deno task build");
+    assertFailed(
+      report,
+      "UNSUPPORTED",
+      env.DSMR_LIBRARY,
+      ". Build it",
+      "npx --yes deno task build",
+    );
     assert(process.env["DSMR_LIBRARY"] !== env.DSMR_LIBRARY);
   }));

@@ -7,7 +7,7 @@ import {
   assertStrictEquals,
   assertThrows,
 } from "@std/assert";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -60,6 +60,51 @@ test("the same registry and database opened twice share one backend until both a
     const three = scene.open();
     assertNotEquals(three.getNamedSegmentSync("a", 8), segment);
     assertEquals(new Uint8Array(three.getNamedSegmentSync("a", 8).buffer)[0], 1);
+  }));
+
+test("one registry opened by several paths is one backend until all are closed", () =>
+  inScene((scene) => {
+    const link = join(scene.dir, "link");
+    symlinkSync(scene.dir, link);
+    const paths = [scene.dir, `${scene.dir}/`, `${scene.dir}//`, link, `${link}/.`];
+    const registries = paths.map((dir) => scene.open({ dir }));
+    const [one] = registries;
+    assertEquals(new Set(registries.map(({ backendId }) => backendId)).size, 1);
+    assertEquals([...one?.backends() ?? []].length, 1);
+    const segments = registries.map((registry) => registry.getNamedSegmentSync("a", 8));
+    assertEquals(new Set(segments).size, 1);
+    // What asks for its own segment by another path would wait for itself for ever.
+    assertFails(
+      () =>
+        registries[0]?.getNamedSegmentSync(
+          "b",
+          8,
+          () => void registries[3]?.getNamedSegmentSync("b", 8),
+        ),
+      "INIT_FAILED",
+      '"b"',
+    );
+    for (const registry of registries.slice(0, -1)) registry.close();
+    assertEquals(segments[0]?.buffer.byteLength, 8);
+    assertEquals(scene.open({ dir: `${scene.dir}/` }).backendId, registries.at(-1)?.backendId);
+    // Another database is another backend, another registry too.
+    const other = scene.open({ dir: link, database: "other" });
+    assertNotEquals(other.backendId, registries.at(-1)?.backendId);
+    assertEquals([...other.backends()].length, 2);
+    assertEquals([...scene.open({ dir: link }, "next").backends()].length, 1);
+  }));
+
+test("after a destroy another path gives the new registry, not the old backend", () =>
+  inScene((scene) => {
+    const link = join(scene.dir, "link");
+    symlinkSync(scene.dir, link);
+    const old = scene.open();
+    old.getNamedSegmentSync("a", 8);
+    Registry.destroy("test", { dir: scene.dir });
+    const next = scene.open({ dir: link });
+    assertEquals([...next.segments()], []);
+    assertEquals(scene.open().backendId, next.backendId);
+    assertFails(() => old.segments(), "CLOSED", '"test"');
   }));
 
 test("two databases of one registry are two backends", () =>

@@ -103,7 +103,7 @@ static void files_are_private_whatever_the_umask(void) {
 
 /* ---- control files with other bytes -------------------------------------------------------- */
 
-static unsigned char pristine[16384];
+static unsigned char pristine[1 << 18];
 static size_t pristine_size;
 
 /*
@@ -166,6 +166,8 @@ static int32_t wanted_for_byte(size_t at) {
   if (at < 24) return DSMR_E_CORRUPT;             /* magic, state, size */
   if (at >= 64 && at < 96) return DSMR_E_CORRUPT; /* limits, offsets, the name's length */
   if (at == 96) return DSMR_E_CORRUPT;            /* the name, which is "r" */
+  size_t tranches = offsetof(struct control_header, tranches_offset);
+  if (at >= tranches && at < tranches + 4) return DSMR_E_CORRUPT;
   return 0; /* numbers that may be anything */
 }
 
@@ -200,7 +202,12 @@ static void use_everything(uint32_t registry) {
   static const char names[7][2] = {"a", "b", "c", "d", "e", "f", "g"};
   static dsmr_segment_info segments[64];
   static dsmr_backend_info backends[256];
+  static dsmr_lock_info locks[64];
+  static dsmr_tranche_info tranches[64];
   dsmr_registry_info info;
+  sane(dsmr_tranches(registry, tranches, 64, &check_error));
+  sane(dsmr_tranche_new(registry, "t", 1, 0, &check_error));
+  sane(dsmr_locks(registry, locks, 64, &check_error));
   for (int i = 0; i < 7; i++) {
     dsmr_segment_request request = {.size = i % 2 == 0 ? 64 : 0, .timeout_ms = 0};
     dsmr_segment_ticket ticket = {0};
@@ -210,6 +217,17 @@ static void use_everything(uint32_t registry) {
       sane(dsmr_segment_wait(registry, names[i], 1, &request, &ticket, &check_error));
     } else if (outcome >= 0) {
       memset(check_bytes(&ticket), 5, ticket.size);
+      int32_t lock = sane(dsmr_lock_of_segment(ticket.segment, &check_error));
+      if (lock > 0) {
+        if (sane(dsmr_lock_acquire((uint32_t)lock, DSMR_EXCLUSIVE, 20)) < DSMR_LOCK_BUSY) {
+          sane(dsmr_locks(registry, locks, 64, &check_error));
+          sane(dsmr_lock_release((uint32_t)lock));
+        }
+        sane(dsmr_lock_cancel((uint32_t)lock));
+        if (sane(dsmr_lock_try((uint32_t)lock, DSMR_SHARED)) < DSMR_LOCK_BUSY) {
+          sane(dsmr_lock_release((uint32_t)lock));
+        }
+      }
       sane(dsmr_segment_is_current(ticket.segment));
       if (outcome == DSMR_INITIALIZE && i != 5) {
         sane(dsmr_segment_commit(ticket.segment, &check_error));

@@ -36,6 +36,7 @@ export async function bunRuntime(): Promise<Runtime | undefined> {
       // User addresses are below 2^48 on every machine we build for.
       return ffi.toArrayBuffer(Number(address), 0, byteLength);
     },
+    permissionAdvice: "Bun asks for no permission: please report this.",
     environment(name: string): string | undefined {
       return process.env[name];
     },

@@ -35,6 +35,7 @@ export function denoRuntime(): Runtime | undefined {
     view(address: bigint, byteLength: number): ArrayBuffer {
       return deno.UnsafePointerView.getArrayBuffer(deno.UnsafePointer.create(address), byteLength);
     },
+    permissionAdvice: "Deno needs --allow-ffi without a path.",
     environment(name: string): string | undefined {
       // Ask first: reading without the permission would prompt the person at the terminal.
       const { state } = deno.permissions.querySync({ name: "env", variable: name });

@@ -27,6 +27,9 @@ export interface Native {
 
 const runtime = denoRuntime() ?? await bunRuntime();
 
+/** How to get a library that fits: a part of a sentence. */
+export const buildAdvice: string = "Build it with `npx --yes deno task build`";
+
 let opened: Native | undefined;
 
 /** The library, opened when it is asked for the first time. */
@@ -71,8 +74,8 @@ function open(): Native {
   } catch (cause) {
     throw new DsmrError(
       "UNSUPPORTED",
-      `Cannot load the native library ${path}: ${(cause as Error).message} ` +
-        "Build it with `deno task build`, set DSMR_LIBRARY to where it is, " +
+      `Cannot load the native library ${path}: ${messageOf(cause)} ` +
+        `${buildAdvice}, set DSMR_LIBRARY to where it is, ` +
         "and allow FFI (--allow-ffi) where the runtime asks for that.",
       { cause },
     );
@@ -95,8 +98,8 @@ function open(): Native {
 function mismatch(what: string): DsmrError {
   return new DsmrError(
     "VERSION_MISMATCH",
-    `The native library ${what}: it was built from another version. Build it with ` +
-      "`deno task build`, and check DSMR_LIBRARY.",
+    `The native library ${what}: it was built from another version. ${buildAdvice}, ` +
+      "and check DSMR_LIBRARY.",
   );
 }
 
@@ -132,12 +135,15 @@ export function lastError(status: number): DsmrError {
   const { codeOf, error } = native();
   const actual = error.u64("actual");
   const requested = error.u64("requested");
+  const saysNumbers = actual !== 0 || requested !== 0;
   const errno = error.i32("os_errno");
   return new DsmrError(
     codeOf.get(status) ?? "UNSUPPORTED",
     error.text("message", error.u32("message_length")),
     {
-      ...(actual === 0 && requested === 0 ? {} : { actual, requested }),
+      // Some are marks of 64 bits, which a number here cannot tell exactly.
+      ...(saysNumbers && Number.isSafeInteger(actual) ? { actual } : {}),
+      ...(saysNumbers && Number.isSafeInteger(requested) ? { requested } : {}),
       ...(errno === 0 ? {} : { errno }),
     },
   );
@@ -164,7 +170,7 @@ export function encodeName(what: string, name: unknown): Uint8Array<ArrayBuffer>
   if (!name.isWellFormed()) {
     throw new DsmrError(
       "NAME_INVALID",
-      `The ${what} name ${JSON.stringify(name)} has half a surrogate pair, which is no text.`,
+      `The ${what} name ${quote(name)} has half a surrogate pair, which is no text.`,
     );
   }
   return encoder.encode(name);
@@ -174,7 +180,27 @@ export function encodeName(what: string, name: unknown): Uint8Array<ArrayBuffer>
 export function describe(value: unknown): string {
   if (value === null || value === undefined) return String(value);
   if (typeof value === "number" || typeof value === "bigint") return String(value);
-  return `a ${typeof value}`;
+  return typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** The same, but a text as it is: for values of which one is asked for by name. */
+export function quote(value: unknown): string {
+  if (typeof value !== "string") return describe(value);
+  return value.length <= 80 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 80))}...`;
+}
+
+/** What somebody's code has thrown, as a sentence. Never throws, whatever it was. */
+export function messageOf(thrown: unknown): string {
+  let text: string;
+  try {
+    const message: unknown = thrown instanceof Error ? thrown.message : String(thrown);
+    text = typeof message === "string" ? message : describe(message);
+  } catch {
+    // An object without a toString(), or with a bad one.
+    text = describe(thrown);
+  }
+  if (text === "") text = describe(thrown);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 /** Milliseconds as the library takes them: -1 is for ever. */

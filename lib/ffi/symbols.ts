@@ -67,6 +67,53 @@ export const symbols = {
   // int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
   //                       dsmr_error *error)
   dsmr_segments: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_lock_of_segment(uint32_t segment, dsmr_error *error)
+  dsmr_lock_of_segment: ["u32", "buffer"],
+  // int32_t dsmr_lock_at(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+  //                      dsmr_error *error)
+  dsmr_lock_at: ["u32", "u32", "u32", "buffer"],
+  // int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+  //                        uint32_t tranche, dsmr_error *error)
+  dsmr_lock_init: ["u32", "u32", "u32", "u32", "buffer"],
+  // int32_t dsmr_lock_try(uint32_t lock, uint32_t mode)
+  dsmr_lock_try: ["u32", "u32"],
+  // int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms)
+  dsmr_lock_acquire: ["u32", "u32", "i32"],
+  // int32_t dsmr_lock_acquire_or_wait(uint32_t lock, uint64_t *started_ns,
+  //                                   int32_t timeout_ms)
+  dsmr_lock_acquire_or_wait: ["u32", "buffer", "i32"],
+  // int32_t dsmr_lock_cancel(uint32_t lock)
+  dsmr_lock_cancel: ["u32"],
+  // int32_t dsmr_lock_release(uint32_t lock)
+  dsmr_lock_release: ["u32"],
+  // int32_t dsmr_lock_release_all(uint32_t registry)
+  dsmr_lock_release_all: ["u32"],
+  // int32_t dsmr_lock_mark_consistent(uint32_t lock)
+  dsmr_lock_mark_consistent: ["u32"],
+  // int32_t dsmr_lock_state(uint32_t lock)
+  dsmr_lock_state: ["u32"],
+  // int32_t dsmr_lock_update_variable(uint32_t lock, uint32_t offset_low,
+  //                                   uint32_t offset_high, const uint64_t *value,
+  //                                   uint32_t release_too)
+  dsmr_lock_update_variable: ["u32", "u32", "u32", "buffer", "u32"],
+  // int32_t dsmr_lock_wait_for_variable(uint32_t lock, uint32_t offset_low,
+  //                                     uint32_t offset_high, uint64_t *value,
+  //                                     uint64_t *started_ns, int32_t timeout_ms)
+  dsmr_lock_wait_for_variable: ["u32", "u32", "u32", "buffer", "buffer", "i32"],
+  // int32_t dsmr_lock_explain(uint32_t lock, int32_t status, int32_t timeout_ms,
+  //                           dsmr_error *error)
+  dsmr_lock_explain: ["u32", "i32", "i32", "buffer"],
+  // int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
+  //                    dsmr_error *error)
+  dsmr_locks: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_tranche_new(uint32_t registry, const char *name, uint32_t name_length,
+  //                          uint32_t segment, dsmr_error *error)
+  dsmr_tranche_new: ["u32", "buffer", "u32", "u32", "buffer"],
+  // int32_t dsmr_tranche_drop(uint32_t registry, uint32_t tranche, dsmr_error *error)
+  dsmr_tranche_drop: ["u32", "u32", "buffer"],
+  // int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint32_t capacity,
+  //                       dsmr_error *error)
+  dsmr_tranches: ["u32", "buffer", "u32", "buffer"],
 } as const satisfies Record<string, readonly Parameter[]>;
 
 type Argument<P> = P extends "buffer" ? Uint8Array<ArrayBuffer> : number;
@@ -85,8 +132,13 @@ export interface Runtime {
   readonly label: string;
   /** Opens the library at an absolute path. Throws what the runtime throws. */
   open(path: string): Calls;
-  /** The memory at `address` as an ArrayBuffer: nothing is copied, and never freed. */
+  /**
+   * The memory at `address` as an ArrayBuffer: nothing is copied, and never freed. Throws a
+   * RangeError if it cannot make one so large, something else if it is not allowed to.
+   */
   view(address: bigint, byteLength: number): ArrayBuffer;
+  /** What to do where `view` is not allowed: a sentence. */
+  readonly permissionAdvice: string;
   /** An environment variable; undefined also where the program may not read it. */
   environment(name: string): string | undefined;
 }

@@ -1,0 +1,94 @@
+/*
+ * lwlock.h - the lock: 64 bytes of shared memory, exclusive or shared, that survives the
+ * death of anybody.
+ *
+ * This is the protocol alone. Who may call, handles and messages are lock.c's business.
+ */
+#ifndef DSMR_LWLOCK_H
+#define DSMR_LWLOCK_H
+
+#include "backend.h"
+
+enum lwlock_mode { LWLOCK_FREE = 0, LWLOCK_SHARED = 1, LWLOCK_EXCLUSIVE = 2 };
+
+/* Where an acquisition stands. */
+enum claim_state {
+  CLAIM_IDLE = 0,
+  CLAIM_WAITING,  /* wants to come in; nothing in shared memory says so but our slot */
+  CLAIM_DRAINING, /* owns the owner word, waits for the readers inside */
+  CLAIM_HELD,
+};
+
+/*
+ * One backend's use of one lock. Private to the process, used by the backend's thread alone.
+ * There is one for each lock and backend, so that asking twice is noticed.
+ */
+struct claim {
+  struct lwlock *lock;
+  struct backend_slot *slot; /* our own */
+  struct backend *backend;
+  struct attachment *attachment;
+  struct claim *next; /* of the attachment */
+  uint64_t record;    /* HELD_RECORD without the mode */
+  uint64_t waiting_since_ns; /* monotonic */
+  uint64_t look_ns;          /* when to look for a cycle; monotonic */
+  uint64_t look_after_ns;
+  uint32_t token;
+  uint32_t handle;
+  uint8_t mode;  /* enum lwlock_mode: what is held, or wanted */
+  uint8_t state; /* enum claim_state */
+  uint8_t journal; /* our place in slot->held, while state is not IDLE or WAITING */
+  bool has_slept;
+  bool is_starving; /* we have put ourselves into lock->starving */
+};
+
+enum lwlock_outcome {
+  LWLOCK_ACQUIRED = 0,
+  LWLOCK_ACQUIRED_ABANDONED = 1, /* exclusive, and an exclusive holder died inside before */
+  LWLOCK_BUSY = 2,               /* try: not to be had now; slice: not yet */
+  LWLOCK_DEAD = 3,               /* slice: a backend in the way is dead; reap it and go on */
+  LWLOCK_LOOK = 4,               /* slice: has waited long: look for a cycle */
+};
+
+/* Makes the memory a lock that nobody holds. */
+void lwlock_initialize(struct lwlock *lock, uint32_t tranche);
+bool lwlock_is_initialized(const struct lwlock *lock);
+
+/* Takes it if that can be done at once; else BUSY, and nothing has changed for anybody. */
+int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode);
+
+/*
+ * Goes on acquiring until `until_ns` (monotonic): sleeps, at most LWLOCK_SLEEP_MAX_NS at a
+ * time. After BUSY, DEAD or LOOK the claim stands where it stood: call again, or
+ * lwlock_cancel.
+ */
+int32_t lwlock_acquire(struct claim *claim, enum lwlock_mode mode, uint64_t until_ns);
+void lwlock_cancel(struct claim *claim);
+
+/* The claim must be HELD. */
+void lwlock_release(struct claim *claim);
+/* Lets go as the dead do: an exclusive lock is left abandoned. */
+void lwlock_abandon(struct claim *claim);
+void lwlock_mark_consistent(struct claim *claim);
+
+/* As LWLockUpdateVar: stores, and wakes who waits for the variable. Held exclusively. */
+void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t value);
+
+/*
+ * As LWLockWaitForVar: sleeps while the lock is held exclusively and *variable == expected,
+ * at most until until_ns. ACQUIRED: nobody holds it exclusively (nothing was acquired).
+ * ABANDONED: the variable has another value, now in *value. BUSY: not yet. DEAD: as above.
+ * With variable == NULL: just until it is not held exclusively.
+ */
+int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable,
+                                 uint64_t expected, uint64_t *value, uint64_t until_ns);
+
+/* Is there a LIVE slot, dead or not, with this token? */
+bool lwlock_token_is_known(const struct control *control, uint32_t token);
+
+/* Takes a dead backend out of a lock. Under the table lock. True if it was left abandoned. */
+bool lwlock_reap(struct lwlock *lock, uint32_t backend_id);
+
+#define LWLOCK_SLEEP_MAX_NS 10000000u
+
+#endif

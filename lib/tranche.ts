@@ -1,0 +1,43 @@
+/**
+ * Tranches: named families of locks.
+ *
+ * @module
+ */
+
+import type { Backend } from "./backend.ts";
+import { check, native } from "./ffi/native.ts";
+
+/**
+ * A named family of locks, which is what a wait shows up as. Comes from
+ * {@linkcode Registry.newTranche}; make one for each kind of lock, not for each lock.
+ */
+export class Tranche {
+  readonly #backend: Backend;
+
+  /** Its name. Several tranches may have the same. */
+  readonly name: string;
+  /** Its number: the same in every process. */
+  readonly id: number;
+
+  /**
+   * Internal: made by the registry, never by hand.
+   *
+   * @ignore
+   */
+  constructor(backend: Backend, name: string, id: number) {
+    this.#backend = backend;
+    this.name = name;
+    this.id = id;
+  }
+
+  /**
+   * Gives the number back. Locks of the tranche go on working, under no name.
+   *
+   * @returns false if it was gone already.
+   * @throws {DsmrError} `CLOSED`.
+   */
+  drop(): boolean {
+    const { calls, error } = native();
+    return check(calls.dsmr_tranche_drop(this.#backend.handle, this.id, error.bytes)) === 1;
+  }
+}
