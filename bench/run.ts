@@ -122,6 +122,6 @@ try {
     ]),
   ]);
 } finally {
-  for (const { name } of Registry.list({ dir })) Registry.destroy(name, { dir });
+  // All of it, registries included: nobody is attached any more.
   rmSync(dir, { recursive: true, force: true });
 }
