@@ -5,6 +5,7 @@
  * @module
  */
 
+import { setImmediate } from "node:timers";
 import process from "node:process";
 import { DsmrError, Registry } from "../lib/mod.ts";
 
@@ -39,6 +40,6 @@ const threw = calls.map((call) => {
     return error instanceof DsmrError ? error.code : (error as Error).name;
   }
 });
-// Time enough for the runtime to find an unhandled rejection.
-await new Promise((resolve) => setTimeout(resolve, 50));
+// Runtimes look for unhandled rejections between two turns of the event loop.
+for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
 console.log(JSON.stringify(threw));
