@@ -20,6 +20,7 @@
 
 #include "entry.h"
 #include "handle.h"
+#include "journal.h"
 #include "lwlock.h"
 #include "os.h"
 #include "segment.h"
@@ -207,9 +208,7 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
     atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
     for (uint32_t i = 0; i < HELD_MAX; i++) {
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
-      backend->journal_free[i] = (uint8_t)(HELD_MAX - 1 - i);
     }
-    backend->journal_free_count = HELD_MAX;
     /* Without a bell, a death is found out by looking. */
     int32_t bell_index = os_bell_hang(row->bell);
     backend->has_bell = bell_index >= 0;
@@ -397,6 +396,7 @@ void attachment_abandon_locks(struct attachment *attachment) {
 static void attachment_free(struct attachment *attachment) {
   for (struct claim *claim = attachment->claims; claim != NULL;) {
     struct claim *next = claim->next;
+    journal_forget(claim);
     handle_destroy(claim->handle);
     free(claim);
     claim = next;

@@ -34,9 +34,9 @@ struct backend {
   /* A detach could not get the table lock, so the table says more than is true. */
   bool needs_sweep;
   bool has_bell;
-  /* The places of our journal (backend_slot.held) that are free. */
-  uint32_t journal_free_count;
-  uint8_t journal_free[HELD_MAX];
+  /* Whose the cells of our journal are; see journal.h. */
+  uint32_t journal_hand;
+  struct claim *journal_owners[HELD_MAX];
   char database[DSMR_NAME_SIZE];
 };
 

@@ -12,27 +12,17 @@
 #include "os.h"
 #include "process.h"
 
-#include <stdatomic.h>
-#include <stddef.h>
-
-/* tag: kind << 16 | generation; kind 0 = free. */
-struct cell {
-  void *object; /* the thread's own business */
-  _Atomic uintptr_t thread;
-  _Atomic uint32_t tag;
-  uint32_t next_free; /* index + 1; under the process lock */
-};
-
 struct table {
   uint32_t is_started; /* zero again in a forked child */
   uint32_t first_generation; /* another in a child, so that handles of the parent stay stale */
   uint32_t used;       /* cells ever given out */
   uint32_t first_free; /* index + 1 */
   uint32_t last_free;
-  struct cell cells[HANDLES_MAX];
+  struct handle_cell cells[HANDLES_MAX];
 };
 
 static struct table *_Atomic table_address;
+struct handle_cell *_Atomic handle_cells;
 
 static struct table *table(void) {
   return atomic_load_explicit(&table_address, memory_order_acquire);
@@ -43,8 +33,9 @@ int32_t handle_start(void) {
   if (t == NULL) {
     t = os_memory_wiped_by_fork(sizeof *t);
     if (t == NULL) return DSMR_E_NO_SPACE;
-    /* Release; pairs with the acquire in table(). */
+    /* Release; pairs with the acquires in table() and handle_cell(). */
     atomic_store_explicit(&table_address, t, memory_order_release);
+    atomic_store_explicit(&handle_cells, t->cells, memory_order_release);
   }
   t->first_generation = os_pid() * 2654435761u >> 18;
   t->is_started = 1;
@@ -56,9 +47,7 @@ int32_t handle_is_started(void) {
   return t != NULL && t->is_started != 0;
 }
 
-#define INDEX(handle) ((handle) & 0xffffu)
 #define GENERATION(tag) ((tag) & 0x7fffu)
-#define TAG(kind, generation) ((uint32_t)(kind) << 16 | (uint32_t)(generation))
 
 uint32_t handle_create(enum handle_kind kind, void *object) {
   process_lock();
@@ -75,15 +64,15 @@ uint32_t handle_create(enum handle_kind kind, void *object) {
     process_unlock();
     return 0;
   }
-  struct cell *cell = &t->cells[index];
+  struct handle_cell *cell = &t->cells[index];
   uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
   uint32_t generation = (tag == 0 ? t->first_generation : GENERATION(tag)) + 1;
   if (generation > 0x7fffu) generation = 1;
   cell->object = object;
   atomic_store_explicit(&cell->thread, process_thread(), memory_order_relaxed);
-  /* Release; pairs with the acquire in find_cell: another thread that sees the tag sees that
+  /* Release; pairs with the acquire in handle_cell: another thread that sees the tag sees that
    * the thread is not itself. */
-  atomic_store_explicit(&cell->tag, TAG(kind, generation), memory_order_release);
+  atomic_store_explicit(&cell->tag, HANDLE_TAG(kind, generation), memory_order_release);
   process_unlock();
   return generation << 16 | index;
 }
@@ -91,37 +80,17 @@ uint32_t handle_create(enum handle_kind kind, void *object) {
 void handle_destroy(uint32_t handle) {
   process_lock();
   struct table *t = table();
-  struct cell *cell = &t->cells[INDEX(handle)];
+  struct handle_cell *cell = &t->cells[HANDLE_INDEX(handle)];
   uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_relaxed);
   if (tag >> 16 != 0 && GENERATION(tag) == handle >> 16) {
     atomic_store_explicit(&cell->tag, GENERATION(tag), memory_order_release);
     cell->next_free = 0;
     if (t->last_free != 0) {
-      t->cells[t->last_free - 1].next_free = INDEX(handle) + 1;
+      t->cells[t->last_free - 1].next_free = HANDLE_INDEX(handle) + 1;
     } else {
-      t->first_free = INDEX(handle) + 1;
+      t->first_free = HANDLE_INDEX(handle) + 1;
     }
-    t->last_free = INDEX(handle) + 1;
+    t->last_free = HANDLE_INDEX(handle) + 1;
   }
   process_unlock();
-}
-
-static struct cell *find_cell(uint32_t handle, enum handle_kind kind) {
-  struct table *t = table();
-  if (t == NULL || handle > INT32_MAX) return NULL;
-  struct cell *cell = &t->cells[INDEX(handle)];
-  /* Acquire; pairs with the release in handle_create. */
-  uint32_t tag = atomic_load_explicit(&cell->tag, memory_order_acquire);
-  return tag == TAG(kind, handle >> 16) ? cell : NULL;
-}
-
-void *handle_find(uint32_t handle, enum handle_kind kind) {
-  struct cell *cell = find_cell(handle, kind);
-  if (cell == NULL) return NULL;
-  if (atomic_load_explicit(&cell->thread, memory_order_relaxed) != process_thread()) return NULL;
-  return cell->object;
-}
-
-bool handle_is_foreign(uint32_t handle, enum handle_kind kind) {
-  return find_cell(handle, kind) != NULL;
 }

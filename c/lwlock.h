@@ -24,22 +24,26 @@ enum claim_state {
  * There is one for each lock and backend, so that asking twice is noticed.
  */
 struct claim {
+  /* What the uncontended path needs, in one cache line. */
   struct lwlock *lock;
-  struct backend_slot *slot; /* our own */
-  struct backend *backend;
-  struct attachment *attachment;
-  struct claim *next; /* of the attachment */
-  uint64_t record;    /* HELD_RECORD without the mode */
-  uint64_t waiting_since_ns; /* monotonic */
-  uint64_t look_ns;          /* when to look for a cycle; monotonic */
-  uint64_t look_after_ns;
+  _Atomic uint64_t *journal; /* our cell in slot->held, or NULL; see journal.h */
+  _Atomic uint64_t *readers; /* the word of lock->readers that has our bit */
+  uint64_t reader_bit;
+  uint64_t record; /* HELD_RECORD without the mode */
   uint32_t token;
-  uint32_t handle;
-  uint8_t mode;  /* enum lwlock_mode: what is held, or wanted */
+  uint8_t mode;  /* enum lwlock_mode: what is held, or wanted; nothing while IDLE */
   uint8_t state; /* enum claim_state */
-  uint8_t journal; /* our place in slot->held, while state is not IDLE or WAITING */
   bool has_slept;
   bool is_starving; /* we have put ourselves into lock->starving */
+
+  struct backend *backend;
+  struct backend_slot *slot; /* our own */
+  struct attachment *attachment;
+  struct claim *next; /* of the attachment */
+  uint64_t waiting_since_ns; /* monotonic; 0 = has not begun to wait */
+  uint64_t look_ns;          /* when to look for a cycle; monotonic */
+  uint64_t look_after_ns;
+  uint32_t handle;
 };
 
 enum lwlock_outcome {
@@ -54,13 +58,17 @@ enum lwlock_outcome {
 void lwlock_initialize(struct lwlock *lock, uint32_t tranche);
 bool lwlock_is_initialized(const struct lwlock *lock);
 
-/* Takes it if that can be done at once; else BUSY, and nothing has changed for anybody. */
+/*
+ * For all that take a lock, the claim must have a cell of the journal: see journal_reserve.
+ *
+ * Takes it if that can be done at once; else BUSY, and nothing has changed for anybody.
+ */
 int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode);
 
 /*
- * Goes on acquiring until `until_ns` (monotonic): sleeps, at most LWLOCK_SLEEP_MAX_NS at a
- * time. After BUSY, DEAD or LOOK the claim stands where it stood: call again, or
- * lwlock_cancel.
+ * Goes on acquiring, after an attempt has failed, until `until_ns` (monotonic): sleeps, at most
+ * LWLOCK_SLEEP_MAX_NS at a time. After BUSY, DEAD or LOOK the claim stands where it stood: call
+ * again, or lwlock_cancel.
  */
 int32_t lwlock_acquire(struct claim *claim, enum lwlock_mode mode, uint64_t until_ns);
 void lwlock_cancel(struct claim *claim);
@@ -82,6 +90,9 @@ void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uin
  */
 int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable,
                                  uint64_t expected, uint64_t *value, uint64_t until_ns);
+
+/* Is anybody dead whom the lock names? Asks the kernel; a hint, for a reaper to look into. */
+bool lwlock_is_blocked_by_dead(const struct claim *claim);
 
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);

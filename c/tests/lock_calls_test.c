@@ -171,6 +171,26 @@ static void lock_that_is_held_is_not_made_anew(void) {
   CHECK_INT(get(1, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
 }
 
+/* More locks than the journal has cells, some of them held all the time: an idle lock's cell
+ * goes to the next one, a held lock's never. */
+static void more_locks_in_turn_than_the_journal_has_cells(void) {
+  place_enter(&here);
+  struct party other = party_start();
+  for (uint32_t i = 0; i < 60; i++) CHECK_INT(get(2 * i, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+  for (uint32_t round = 0; round < 3; round++) {
+    for (uint32_t i = 0; i < LOCKS; i++) {
+      if (i % 2 == 0 && i < 120) continue;
+      CHECK_INT(get(i, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+      CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), 61);
+      CHECK_INT(leave(i), 0);
+    }
+  }
+  for (uint32_t i = 0; i < 60; i++) CHECK_INT(ask(&other, TRY, 2 * i, DSMR_EXCLUSIVE), 2);
+  CHECK_INT(dsmr_lock_release_all(here.registry), 60);
+  for (uint32_t i = 0; i < 60; i++) CHECK_INT(ask(&other, TRY, 2 * i, DSMR_EXCLUSIVE), 0);
+  CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), 60);
+}
+
 static void backend_holds_128_locks_and_no_more(void) {
   place_enter(&here);
   uint64_t started = 0;
@@ -431,6 +451,7 @@ static const struct check_test tests[] = {
     TEST(variable_has_its_limits),
     TEST(lock_is_only_where_one_was_made),
     TEST(lock_that_is_held_is_not_made_anew),
+    TEST(more_locks_in_turn_than_the_journal_has_cells),
     TEST(backend_holds_128_locks_and_no_more),
     TEST(lock_of_a_detached_segment_or_a_closed_registry_is_closed),
     TEST(destroying_the_registry_ends_the_waiting),

@@ -107,6 +107,26 @@ static void try_that_fails_disturbs_nobody(void) {
   CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), 1);
 }
 
+static void try_finds_out_that_the_holder_is_dead(void) {
+  place_enter(&here);
+  for (int i = 0; i < 4; i++) {
+    uint32_t held = modes[i / 2];
+    struct party holder = party_start();
+    CHECK_INT(ask(&holder, TAKE, 0, held), DSMR_LOCK_ACQUIRED);
+    if (held == DSMR_EXCLUSIVE || modes[i % 2] == DSMR_EXCLUSIVE) {
+      CHECK_INT(attempt(0, modes[i % 2]), DSMR_LOCK_BUSY);
+    }
+    CHECK_KILL(holder.pid);
+    /* The first try after the death has it: no waiter came by and reaped. */
+    bool is_told = held == DSMR_EXCLUSIVE && modes[i % 2] == DSMR_EXCLUSIVE;
+    CHECK_INT(attempt(0, modes[i % 2]), is_told ? DSMR_LOCK_ABANDONED : DSMR_LOCK_ACQUIRED);
+    CHECK_INT(leave(0), 0);
+    CHECK_INT(get(0, DSMR_EXCLUSIVE), held == DSMR_EXCLUSIVE);
+    CHECK_INT(dsmr_lock_mark_consistent(here.locks[0]), 0);
+    CHECK_INT(leave(0), 0);
+  }
+}
+
 /* Takes every lock that a backend can, and lets go of them. */
 static void check_journal_is_free(void) {
   for (uint32_t i = 2; i < 130; i++) CHECK_INT(get(i, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
@@ -388,6 +408,7 @@ static const struct check_test tests[] = {
     TEST(mode_that_is_none_is_refused),
     TEST(what_is_not_held_cannot_be_released_updated_or_marked),
     TEST(try_that_fails_disturbs_nobody),
+    TEST(try_finds_out_that_the_holder_is_dead),
     TEST(waiting_that_times_out_leaves_nothing),
     TEST(waiting_that_is_cancelled_leaves_nothing),
     TEST(release_all_lets_go_of_every_lock_of_the_backend),

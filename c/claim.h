@@ -1,0 +1,21 @@
+/*
+ * claim.h - from a lock's handle to the claim behind it.
+ */
+#ifndef DSMR_CLAIM_H
+#define DSMR_CLAIM_H
+
+#include "handle.h"
+#include "lwlock.h"
+
+/* The claim behind a handle, if it is the calling thread's; else CLOSED or UNSUPPORTED. */
+static inline int32_t claim_find(uint32_t handle, struct claim **found) {
+  *found = handle_find(handle, HANDLE_LOCK);
+  if (*found != NULL) return 0;
+  return handle_is_foreign(handle, HANDLE_LOCK) ? DSMR_E_UNSUPPORTED : DSMR_E_CLOSED;
+}
+
+/* The place in the file of `length` bytes at an offset of the user's; else SIZE_INVALID. */
+int32_t claim_place(const struct attachment *attachment, uint32_t low, uint32_t high,
+                    uint32_t length, uint64_t *place, dsmr_error *error);
+
+#endif

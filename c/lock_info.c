@@ -1,0 +1,152 @@
+/*
+ * lock_info.c - what there is to say about locks: messages, and who holds and awaits which.
+ */
+#include "claim.h"
+#include "entry.h"
+#include "os.h"
+#include "segment.h"
+#include "status.h"
+#include "tranche.h"
+
+#include <string.h>
+
+/* ---- messages --------------------------------------------------------------------------- */
+
+/* Who has it, for a message: a pid, or 0. */
+static uint32_t holder_pid(const struct claim *claim) {
+  const struct control *control = &claim->backend->control;
+  uint32_t token = LOCK_TOKEN(atomic_load_explicit(&claim->lock->owner, memory_order_relaxed));
+  uint32_t slot = LOCK_TOKEN_SLOT(token);
+  if (token != 0) return slot < control->backend_count_max ? control->backends[slot].pid : 0;
+  for (slot = 0; slot < control->backend_count_max; slot++) {
+    uint64_t word =
+        atomic_load_explicit(&claim->lock->readers[slot / 64], memory_order_relaxed);
+    if ((word >> slot % 64 & 1) != 0) return control->backends[slot].pid;
+  }
+  return 0;
+}
+
+int32_t dsmr_lock_explain(uint32_t lock, int32_t status, int32_t timeout_ms, dsmr_error *error) {
+  struct claim *claim = NULL;
+  if (claim_find(lock, &claim) != 0) {
+    return FAIL(error, status, "The lock's segment is detached. Ask the registry for it anew.");
+  }
+  char name[DSMR_NAME_SIZE] = "";
+  (void)tranche_name(&claim->backend->control, claim->lock->tranche, name);
+  uint32_t pid = holder_pid(claim);
+  switch (status) {
+    case DSMR_E_ALREADY_HELD:
+      return FAIL(error, status,
+                  "Lock \"%s\" is held, or waited for, by this backend already. Locks are not "
+                  "re-entrant: release it first.",
+                  name);
+    case DSMR_E_NOT_HELD:
+      return FAIL(error, status,
+                  "Lock \"%s\" is not held by this backend, or not in the mode that this needs.",
+                  name);
+    case DSMR_E_TIMEOUT:
+      return FAIL_NUMBERS(error, status, pid, (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms),
+                          "Lock \"%s\" was not to be had within %d ms; process %u has it. Give it "
+                          "more time, or see what that process is doing.",
+                          name, timeout_ms, pid);
+    case DSMR_E_DEADLOCK:
+      return FAIL_NUMBERS(error, status, pid, 0,
+                          "Waiting for lock \"%s\" would never end: process %u, which has it, "
+                          "waits in the end for this backend. Acquire locks in the same order "
+                          "everywhere.",
+                          name, pid);
+    case DSMR_E_NO_SPACE:
+      return FAIL_NUMBERS(error, status, HELD_MAX, HELD_MAX + 1,
+                          "Cannot acquire lock \"%s\": this backend holds %u locks, which is all "
+                          "it can. Release some.",
+                          name, HELD_MAX);
+    case DSMR_E_SIZE_INVALID:
+      return FAIL(error, status,
+                  "A mode that is none, or an offset that is no multiple of 8 inside the segment, "
+                  "for lock \"%s\".",
+                  name);
+    case DSMR_E_CLOSED:
+      return FAIL(error, status,
+                  "Registry \"%s\" was destroyed while waiting for lock \"%s\". Open it anew.",
+                  claim->backend->control.place.name, name);
+    default:
+      return FAIL(error, status, "Lock \"%s\" failed.", name);
+  }
+}
+
+/* ---- looking in ------------------------------------------------------------------------------ */
+
+struct lock_listing {
+  struct control *control;
+  dsmr_lock_info *infos;
+  uint32_t capacity;
+  uint32_t count;
+};
+
+/* The tranche of a lock that is not a segment's own stands in the lock alone. */
+static uint32_t tranche_of(struct control *control, const struct entry *entry, uint64_t place) {
+  uint32_t tranche = 0;
+  struct mapping *mapping = NULL;
+  int32_t fd = segment_open(control, "", entry->id, NULL);
+  if (fd < 0) return 0;
+  if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
+    if (place + LOCK_SIZE <= mapping->size) tranche = segment_lock_at(mapping, place)->tranche;
+    mapping_release(mapping);
+  }
+  os_file_close(fd);
+  return tranche;
+}
+
+static void list_lock(struct lock_listing *listing, uint32_t slot, uint64_t record,
+                      uint64_t waiting_since_ns) {
+  struct control *control = listing->control;
+  uint32_t index = HELD_ENTRY(record);
+  if (index >= control->entry_capacity || !entry_is_attachable(control, index)) return;
+  if (listing->count++ >= listing->capacity) return;
+  const struct entry *entry = &control->entries[index];
+  const struct backend_slot *row = &control->backends[slot];
+  uint32_t word = atomic_load_explicit(&row->word, memory_order_acquire);
+  uint64_t place = HELD_LINE(record) * LOCK_SIZE;
+  bool is_own = place == SEGMENT_LOCK_OFFSET;
+  dsmr_lock_info *info = &listing->infos[listing->count - 1];
+  *info = (dsmr_lock_info){
+      .backend_id = BACKEND_ID(SLOT_GENERATION(word), slot),
+      .pid = row->pid,
+      .mode = HELD_MODE(record),
+      .is_waiting = waiting_since_ns != 0,
+      .offset = is_own ? UINT64_MAX : place - SEGMENT_DATA_OFFSET,
+      .segment_length = entry_name_length(entry),
+  };
+  if (waiting_since_ns != 0) info->since_ns = os_wall_ns() - (os_monotonic_ns() - waiting_since_ns);
+  memcpy(info->segment, entry->name, sizeof info->segment);
+  uint32_t tranche = is_own ? TRANCHE_OF_ENTRY(index) : tranche_of(control, entry, place);
+  info->tranche_length = tranche_name(control, tranche, info->tranche);
+}
+
+int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
+                   dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &backend->control;
+  backend_reap_dead(control, backend->slot);
+  struct lock_listing listing = {.control = control, .infos = infos, .capacity = capacity};
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    const struct backend_slot *row = &control->backends[slot];
+    uint32_t word = atomic_load_explicit(&row->word, memory_order_acquire);
+    if (SLOT_STATE(word) != SLOT_LIVE) continue;
+    uint64_t waiting = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
+    uint64_t since = atomic_load_explicit(&row->waiting_since_ns, memory_order_acquire);
+    uint64_t waits_for = HELD_LOCK(waiting & ~UINT64_C(0xfc));
+    if (waiting != 0) list_lock(&listing, slot, waiting & ~UINT64_C(0xfc), since);
+    for (uint32_t i = 0; i < HELD_MAX; i++) {
+      uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
+      /* What it waits for is in the journal, too, while it tries. */
+      if (record == 0 || (waiting != 0 && HELD_LOCK(record) == waits_for)) continue;
+      list_lock(&listing, slot, record, 0);
+    }
+  }
+  control_unlock(control);
+  return (int32_t)listing.count;
+}
