@@ -21,6 +21,8 @@ const cold_sources = [_][]const u8{
     "segment.c",
     "entry.c",
     "registry.c",
+    "init_once.c",
+    "segment_calls.c",
     "tranche.c",
     "waitgraph.c",
     "handle.c",

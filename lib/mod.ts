@@ -21,18 +21,20 @@
 
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
 export { type LockMode, LWLock, type Repair, type VarState, type WaitOptions } from "./lwlock.ts";
+export type {
+  BackendInfo,
+  LockInfo,
+  RegistryInfo,
+  SegmentInfo,
+  TrancheInfo,
+  WaitInfo,
+} from "./listing.ts";
 export {
-  type BackendInfo,
   type DirectoryOptions,
   type InitCallback,
-  type LockInfo,
   type OpenOptions,
   Registry,
-  type RegistryInfo,
-  type SegmentInfo,
   type SegmentRequest,
-  type TrancheInfo,
-  type WaitInfo,
 } from "./registry.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Tranche } from "./tranche.ts";

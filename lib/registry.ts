@@ -5,7 +5,7 @@
  */
 
 import { Backend } from "./backend.ts";
-import { DsmrError, type DsmrErrorCode } from "./errors.ts";
+import { DsmrError } from "./errors.ts";
 import {
   check,
   describe,
@@ -15,10 +15,20 @@ import {
   native,
   nothing,
   quote,
-  readAll,
 } from "./ffi/native.ts";
-import type { Record } from "./ffi/record.ts";
-import type { LockMode, Repair } from "./lwlock.ts";
+import {
+  type BackendInfo,
+  listBackends,
+  listRegistries,
+  listSegments,
+  listTranches,
+  listWaits,
+  type RegistryInfo,
+  type SegmentInfo,
+  type TrancheInfo,
+  type WaitInfo,
+} from "./listing.ts";
+import type { Repair } from "./lwlock.ts";
 import { isPromise } from "./promise.ts";
 import { handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
 import { Tranche } from "./tranche.ts";
@@ -79,115 +89,6 @@ export interface SegmentRequest<Argument = undefined> {
  * if it returns a promise: await first, then ask for the segment.
  */
 export type InitCallback<Argument> = (segment: Segment, arg: Argument) => void;
-
-/** A registry, as {@linkcode Registry.list} sees it. */
-export interface RegistryInfo {
-  /** Its name. */
-  name: string;
-  /** The directory that it is in. */
-  dir: string;
-  /** Why it cannot be attached (`"CORRUPT"`, `"VERSION_MISMATCH"`), or null. */
-  problem: DsmrErrorCode | null;
-  /** Bytes of the control region; the segments' come on top. */
-  size: number;
-  /** When it was created. */
-  createdAt: Date;
-  /** The process that created it, if it still exists. */
-  creatorPid: number;
-  /** Live backends. */
-  backends: number;
-  /** How many fit. */
-  maxBackends: number;
-  /** Segments, also those being initialised. */
-  segments: number;
-  /** How many fit. */
-  maxSegments: number;
-}
-
-/** A segment, as {@linkcode Registry.segments} sees it. */
-export interface SegmentInfo {
-  /** Its name. */
-  name: string;
-  /** Its number: never given twice in a registry. */
-  id: number;
-  /** Its size in bytes. */
-  size: number;
-  /** False while it is being initialised. */
-  ready: boolean;
-  /** How long it stays. */
-  lifetime: Lifetime;
-  /** How many backends have it attached. */
-  backends: number;
-  /** When its initialisation began. */
-  createdAt: Date;
-  /** The process that initialised it, if it still exists. */
-  creatorPid: number;
-}
-
-/** A backend, as {@linkcode Registry.backends} sees it: an attached thread of some process. */
-export interface BackendInfo {
-  /** Its number in the registry; see {@linkcode Registry.backendId}. */
-  id: number;
-  /** Its process, in that process's pid namespace. */
-  pid: number;
-  /** Its thread, likewise. */
-  tid: number;
-  /** What program it is, for example `"deno 2.9.6"`; empty where it did not say. */
-  program: string;
-  /** The database that it has opened. */
-  database: string;
-  /** When it attached. */
-  attachedAt: Date;
-  /** How many segments it has attached. */
-  segments: number;
-  /** The segment whose initialisation it is waiting for, or null. */
-  waitingFor: string | null;
-  /** Whether it is the one that asks. */
-  self: boolean;
-  /** The locks that it holds. */
-  held: LockInfo[];
-  /** The lock that it waits for, or null. */
-  waitsFor: LockInfo | null;
-}
-
-/** A lock that a backend holds or waits for. */
-export interface LockInfo {
-  /** The lock's tranche; that of a segment's own lock has the segment's name. */
-  tranche: string;
-  /** The segment that it is in. */
-  segment: string;
-  /** Where in the segment; null for the lock that the segment carries. */
-  byteOffset: number | null;
-  /** How it is held, or to be held. */
-  mode: LockMode;
-  /** Since when it is waited for. What is held has null: noting that down would cost more than
-   * the lock. */
-  since: Date | null;
-}
-
-/** A wait, as {@linkcode Registry.waits} sees it. */
-export interface WaitInfo extends LockInfo {
-  /** The backend that waits; see {@linkcode Registry.backendId}. */
-  backend: number;
-  /** Its process. */
-  pid: number;
-  /** The backends that hold the lock. */
-  holders: number[];
-}
-
-/** A tranche, as {@linkcode Registry.tranches} sees it. */
-export interface TrancheInfo {
-  /** Its name. */
-  name: string;
-  /** Its number, or null for that of a segment's own lock. */
-  id: number | null;
-  /** Acquisitions that had to wait. */
-  contended: number;
-  /** How long they waited, together, in milliseconds. */
-  waited: number;
-  /** How often an exclusive holder died inside. */
-  abandoned: number;
-}
 
 /**
  * A named registry, attached by this isolate (a process, or one Worker of it).
@@ -280,16 +181,7 @@ export class Registry implements Disposable {
    * ```
    */
   static list(options?: DirectoryOptions): IterableIterator<RegistryInfo> {
-    const { calls, error } = native();
-    const dir = directory(options);
-    const path = new TextEncoder().encode(dir);
-    const { infos, count } = readAll(
-      "dsmr_registry_info",
-      (infos, capacity) =>
-        calls.dsmr_registry_list(path, path.length, infos, capacity, error.bytes),
-    );
-    const found = Array.from({ length: count }, (_, i) => registryInfo(infos, i, dir));
-    return found.sort(byName).values();
+    return listRegistries(directory(options)).values();
   }
 
   /**
@@ -492,14 +384,7 @@ export class Registry implements Disposable {
    * ```
    */
   segments(): IterableIterator<SegmentInfo> {
-    const { calls, error } = native();
-    const { handle } = this.#open();
-    const { infos, count } = readAll(
-      "dsmr_segment_info",
-      (infos, capacity) => calls.dsmr_segments(handle, infos, capacity, error.bytes),
-    );
-    const found = Array.from({ length: count }, (_, i) => segmentInfo(infos, i));
-    return found.sort(byName).values();
+    return listSegments(this.#open().handle).values();
   }
 
   /**
@@ -518,22 +403,7 @@ export class Registry implements Disposable {
    * ```
    */
   backends(): IterableIterator<BackendInfo> {
-    const { calls, error } = native();
-    const { handle } = this.#open();
-    const { infos, count } = readAll(
-      "dsmr_backend_info",
-      (infos, capacity) => calls.dsmr_backends(handle, infos, capacity, error.bytes),
-    );
-    const locks = this.#locks();
-    return Array.from({ length: count }, (_, i) => {
-      const id = infos.u32("backend_id", i);
-      const own = locks.filter((lock) => lock.backend === id);
-      return {
-        ...backendInfo(infos, i),
-        held: own.filter((lock) => !lock.waiting).map((lock) => lock.info),
-        waitsFor: own.find((lock) => lock.waiting)?.info ?? null,
-      };
-    }).values();
+    return listBackends(this.#open().handle).values();
   }
 
   /**
@@ -553,25 +423,7 @@ export class Registry implements Disposable {
    * ```
    */
   waits(): IterableIterator<WaitInfo> {
-    const locks = this.#locks();
-    return locks.filter((lock) => lock.waiting).map((lock) => ({
-      ...lock.info,
-      backend: lock.backend,
-      pid: lock.pid,
-      holders: locks
-        .filter((other) => !other.waiting && other.key === lock.key)
-        .map((other) => other.backend),
-    })).values();
-  }
-
-  #locks(): Lock[] {
-    const { calls, error } = native();
-    const { handle } = this.#open();
-    const { infos, count } = readAll(
-      "dsmr_lock_info",
-      (infos, capacity) => calls.dsmr_locks(handle, infos, capacity, error.bytes),
-    );
-    return Array.from({ length: count }, (_, i) => lockInfo(infos, i));
+    return listWaits(this.#open().handle).values();
   }
 
   /**
@@ -609,13 +461,7 @@ export class Registry implements Disposable {
    * @throws {DsmrError} `CLOSED`.
    */
   tranches(): IterableIterator<TrancheInfo> {
-    const { calls, error } = native();
-    const { handle } = this.#open();
-    const { infos, count } = readAll(
-      "dsmr_tranche_info",
-      (infos, capacity) => calls.dsmr_tranches(handle, infos, capacity, error.bytes),
-    );
-    return Array.from({ length: count }, (_, i) => trancheInfo(infos, i)).values();
+    return listTranches(this.#open().handle).values();
   }
 
   /**
@@ -717,94 +563,4 @@ function initFailed(name: string, what: string, cause: unknown): DsmrError {
       "The segment was freed; whoever asks for it next initialises it.",
     { cause },
   );
-}
-
-function byName(a: { name: string }, b: { name: string }): number {
-  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0;
-}
-
-const dateOf = (nanoseconds: number): Date => new Date(nanoseconds / 1e6);
-
-function registryInfo(infos: Record, i: number, dir: string): RegistryInfo {
-  return {
-    name: infos.text("name", infos.u32("name_length", i), i),
-    dir,
-    problem: native().codeOf.get(infos.i32("status", i)) ?? null,
-    size: infos.u64("size", i),
-    createdAt: dateOf(infos.u64("created_ns", i)),
-    creatorPid: infos.u32("creator_pid", i),
-    backends: infos.u32("backend_count", i),
-    maxBackends: infos.u32("backend_count_max", i),
-    segments: infos.u32("segment_count", i),
-    maxSegments: infos.u32("segment_count_max", i),
-  };
-}
-
-function segmentInfo(infos: Record, i: number): SegmentInfo {
-  const attached = native().number("DSMR_LIFETIME_ATTACHED");
-  return {
-    name: infos.text("name", infos.u32("name_length", i), i),
-    id: infos.u64("id", i),
-    size: infos.u64("size", i),
-    ready: infos.u32("is_ready", i) === 1,
-    lifetime: infos.u32("lifetime", i) === attached ? "attached" : "registry",
-    backends: infos.u32("backend_count", i),
-    createdAt: dateOf(infos.u64("created_ns", i)),
-    creatorPid: infos.u32("creator_pid", i),
-  };
-}
-
-/** One line of what the library lists of locks. */
-interface Lock {
-  backend: number;
-  pid: number;
-  waiting: boolean;
-  /** Which lock: the same for all who hold it or wait for it. */
-  key: string;
-  info: LockInfo;
-}
-
-function lockInfo(infos: Record, i: number): Lock {
-  const segment = infos.text("segment", infos.u32("segment_length", i), i);
-  const offset = infos.big("offset", i);
-  const since = infos.u64("since_ns", i);
-  return {
-    backend: infos.u32("backend_id", i),
-    pid: infos.u32("pid", i),
-    waiting: infos.u32("is_waiting", i) === 1,
-    key: `${segment}\0${offset}`,
-    info: {
-      tranche: infos.text("tranche", infos.u32("tranche_length", i), i),
-      segment,
-      byteOffset: offset === 0xffffffffffffffffn ? null : Number(offset),
-      mode: infos.u32("mode", i) === native().number("DSMR_SHARED") ? "shared" : "exclusive",
-      since: since === 0 ? null : dateOf(since),
-    },
-  };
-}
-
-function trancheInfo(infos: Record, i: number): TrancheInfo {
-  const id = infos.u32("id", i);
-  return {
-    name: infos.text("name", infos.u32("name_length", i), i),
-    id: id === 0 ? null : id,
-    contended: infos.u64("contended", i),
-    waited: infos.u64("waited_ns", i) / 1e6,
-    abandoned: infos.u64("abandoned", i),
-  };
-}
-
-function backendInfo(infos: Record, i: number): Omit<BackendInfo, "held" | "waitsFor"> {
-  const waiting = infos.u32("waiting_length", i);
-  return {
-    id: infos.u32("backend_id", i),
-    pid: infos.u32("pid", i),
-    tid: infos.u32("tid", i),
-    program: infos.text("label", infos.u32("label_length", i), i),
-    database: infos.text("database", infos.u32("database_length", i), i),
-    attachedAt: dateOf(infos.u64("attached_ns", i)),
-    segments: infos.u32("segment_count", i),
-    waitingFor: waiting === 0 ? null : infos.text("waiting", waiting, i),
-    self: infos.u32("is_self", i) === 1,
-  };
 }
