@@ -6,11 +6,12 @@
  */
 
 import { constants, cpus, release } from "node:os";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { bun, deno, root, zig, zigEnv } from "../.ci/toolchain.ts";
 import { Registry } from "../lib/mod.ts";
+import { measureLocks, printLocks } from "./locks.ts";
 import { allEnded, run, stopAll } from "./processes.ts";
 import { ns, printTable, ratio, Samples, target } from "./table.ts";
 
@@ -92,6 +93,10 @@ function printStart(times: Samples): void {
 async function build(): Promise<void> {
   progress("building");
   await run(zig(), ["build", "bench"], zigEnv() as NodeJS.ProcessEnv);
+  for (const name of ["floor", "pair", "pair_static", "death", "ping"]) {
+    const path = join(root, "zig-out", "bin", name);
+    if (!existsSync(path)) throw new Error(`The build has made no ${path}.`);
+  }
 }
 
 async function measure(dir: string): Promise<void> {
@@ -102,13 +107,19 @@ async function measure(dir: string): Promise<void> {
   const inDeno = parseTimes(await run(deno, ["run", "--allow-all", "bench/in_process.ts", dir]));
   for (const name of ["small", "large"]) Registry.destroy(name, { dir });
   const inBun = parseTimes(await run(bun, ["run", "bench/in_process.ts", dir]));
+  const locks = await measureLocks(dir, progress);
   progress("starting processes");
   Registry.openSync("start", { dir }).close();
   const start = await startTimes(dir);
 
   const cores = cpus();
   console.log(`\n${cores.length} x ${cores[0]?.model}, Linux ${release()}`);
+  if (cores.length === 1) {
+    console.log("\nOne core: where two processes are involved, this is how the scheduler lets");
+    console.log("them take turns, and not how fast they could be.");
+  }
   printSegments(c, inDeno, inBun);
+  printLocks(locks);
   printStart(start);
 }
 
