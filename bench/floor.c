@@ -1,60 +1,24 @@
 /*
  * floor.c - what the machine itself costs, and the library from C, in one run.
  *
+ *   floor DIRECTORY
+ *
  * Prints one line "name nanoseconds" per subject: the median of ROUNDS rounds. The subjects
  * take turns (A B C A B C ...), so that a slow moment of the machine meets all of them.
  */
-#include "dsmr.h"
+#include "bench.h"
 
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #define ROUNDS 31
 #define SEGMENTS 1000
 
-static char directory[] = "/dev/shm/dsmr-bench-XXXXXX";
-static char file_path[128];
+static const char *directory;
+static char file_path[4096];
 static uint32_t small; /* a registry with one segment */
 static uint32_t large; /* a registry with SEGMENTS */
-
-static double now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
-static void remove_all(void) {
-  (void)dsmr_registry_destroy("small", 5, directory, (uint32_t)strlen(directory), NULL);
-  (void)dsmr_registry_destroy("large", 5, directory, (uint32_t)strlen(directory), NULL);
-  (void)unlink(file_path);
-  (void)rmdir(directory);
-}
-
-static void must(int is_right, const char *what) {
-  if (is_right) return;
-  perror(what);
-  remove_all();
-  exit(1);
-}
-
-static uint32_t open_registry(const char *name) {
-  int32_t handle = dsmr_registry_open(name, (uint32_t)strlen(name), directory,
-                                      (uint32_t)strlen(directory), NULL, 0, NULL, NULL);
-  must(handle > 0, "dsmr_registry_open");
-  return (uint32_t)handle;
-}
-
-static uint32_t get(uint32_t registry, const char *name) {
-  int32_t handle = dsmr_get_named_segment(registry, name, 4096, NULL, NULL, -1, NULL, NULL);
-  must(handle > 0, "dsmr_get_named_segment");
-  return (uint32_t)handle;
-}
 
 /* ---- subjects ---------------------------------------------------------------------- */
 
@@ -76,13 +40,13 @@ static void attach_detach(void) {
 }
 
 static void open_attach_close(void) {
-  uint32_t registry = open_registry("small");
-  (void)get(registry, "segment-0");
+  uint32_t registry = open_registry(directory, "small");
+  (void)get_segment(registry, "segment-0");
   (void)dsmr_registry_close(registry);
 }
 
-static void known_of_one(void) { (void)get(small, "segment-0"); }
-static void known_of_many(void) { (void)get(large, "segment-0"); }
+static void known_of_one(void) { (void)get_segment(small, "segment-0"); }
+static void known_of_many(void) { (void)get_segment(large, "segment-0"); }
 
 static const struct {
   const char *name;
@@ -95,25 +59,20 @@ static const struct {
 };
 #define SUBJECTS (sizeof subjects / sizeof subjects[0])
 
-static int ascending(const void *a, const void *b) {
-  double left = *(const double *)a;
-  double right = *(const double *)b;
-  return left < right ? -1 : left > right;
-}
-
-int main(void) {
-  must(mkdtemp(directory) != NULL, "mkdtemp");
+int main(int count, char **words) {
+  if (count != 2) return 2;
+  directory = words[1];
   snprintf(file_path, sizeof file_path, "%s/floor", directory);
   int fd = open(file_path, O_RDWR | O_CREAT | O_EXCL, 0600);
   must(fd >= 0 && ftruncate(fd, 4096 + 128) == 0, file_path);
   close(fd);
-  small = open_registry("small");
-  large = open_registry("large");
-  (void)get(small, "segment-0");
+  small = open_registry(directory, "small");
+  large = open_registry(directory, "large");
+  (void)get_segment(small, "segment-0");
   for (int i = 0; i < SEGMENTS; i++) {
     char name[32];
     snprintf(name, sizeof name, "segment-%d", i);
-    uint32_t segment = get(large, name);
+    uint32_t segment = get_segment(large, name);
     if (i == 7) (void)dsmr_segment_detach(segment);
   }
 
@@ -129,8 +88,5 @@ int main(void) {
     qsort(rounds[i], ROUNDS, sizeof rounds[i][0], ascending);
     printf("%s %.2f\n", subjects[i].name, rounds[i][ROUNDS / 2]);
   }
-  (void)dsmr_registry_close(small);
-  (void)dsmr_registry_close(large);
-  remove_all();
   return 0;
 }

@@ -1,127 +1,150 @@
 /**
- * The benchmark: `deno task bench`. Prints a table of times and of ratios to what the machine
- * itself costs, all measured in this run.
+ * The benchmark: `deno task bench`. Prints tables of times, of ratios to what the machine
+ * itself costs, and of DESIGN's targets, all measured in this run.
  *
  * @module
  */
 
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { cpus, release } from "node:os";
+import { constants, cpus, release } from "node:os";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { bun, deno, root, zig, zigEnv } from "../.ci/toolchain.ts";
 import { Registry } from "../lib/mod.ts";
+import { measureLocks, printLocks } from "./locks.ts";
+import { allEnded, run, stopAll } from "./processes.ts";
+import { ns, printTable, ratio, Samples, target } from "./table.ts";
 
-const startRounds = 15;
+const START_ROUNDS = 15;
+const ATTACH_RATIO = 1.5;
+/** 1,000 segments to one: "as fast", within what the machine lets one tell apart. */
+const MANY_RATIO = 1.1;
+const START_MS = { deno: 10, bun: 5 };
 
-type Times = Map<string, number>;
-
-/** Runs a program to its end and returns what it printed. */
-function run(command: string, args: string[], env: NodeJS.ProcessEnv = process.env): string {
-  const result = spawnSync(command, args, { cwd: root, encoding: "utf8", env });
-  if (result.error) throw result.error;
-  if (result.status !== 0) throw new Error(`${command} ${args.join(" ")}\n${result.stderr}`);
-  return result.stdout;
+function progress(text: string): void {
+  process.stderr.write(`bench: ${text}\n`);
 }
 
-function parseTimes(text: string): Times {
+function parseTimes(text: string): Map<string, number> {
   const lines = text.trim().split("\n").map((line) => line.split(" "));
   return new Map(lines.map(([name = "", time]) => [name, Number(time)]));
 }
 
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1] ?? NaN;
-}
-
 /** Milliseconds that whole processes take; they take turns, as the subjects within do. */
-function startTimes(dir: string): Times {
+async function startTimes(dir: string): Promise<Samples> {
   const runtimes: [string, string, string[]][] = [
     ["deno", deno, ["run", "--allow-all"]],
     ["bun", bun, ["run"]],
   ];
-  const programs = ["empty", "import", "attach"];
-  const times = new Map<string, number[]>();
+  const times = new Samples();
   // The first round warms the caches and is thrown away.
-  for (let round = -1; round < startRounds; round++) {
+  for (let round = -1; round < START_ROUNDS; round++) {
     for (const [runtime, path, args] of runtimes) {
-      for (const program of programs) {
+      for (const program of ["empty", "import", "attach"]) {
         const started = performance.now();
-        run(path, [...args, `bench/start/${program}.ts`, dir]);
-        const list = times.get(`${runtime} ${program}`) ?? [];
-        if (round >= 0) list.push(performance.now() - started);
-        times.set(`${runtime} ${program}`, list);
+        await run(path, [...args, `bench/start/${program}.ts`, dir]);
+        if (round >= 0) times.add(`${runtime} ${program}`, performance.now() - started);
       }
     }
   }
-  return new Map([...times].map(([name, list]) => [name, median(list)]));
+  return times;
 }
 
-function printTable(rows: string[][]): void {
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]?.length ?? 0))
-  );
-  for (const row of rows) {
-    console.log(
-      row.map((cell, i) => i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))
-        .join("  "),
-    );
+type Times = Map<string, number>;
+
+function printSegments(c: Times, inDeno: Times, inBun: Times): void {
+  const get = (times: Times, name: string): number => times.get(name) ?? NaN;
+  const all = [c, inDeno, inBun];
+  const floor = get(c, "map_file");
+  const attach = all.map((t) => get(t, "attach_detach") / floor);
+  const many = all.map((t) => get(t, "known_of_many") / get(t, "known_of_one"));
+  const x = (values: number[]) => values.map((value) => ratio(value, 1));
+  printTable(`Segments. The floor: open + fstat + mmap + close + munmap in C = ${ns(floor)}`, [
+    ["", "C", "Deno", "Bun", "target"],
+    [
+      "attach + detach a known segment, to floor",
+      ...x(attach),
+      target(attach, ATTACH_RATIO, "x", 2),
+    ],
+    ["open + attach + close, to floor", ratio(get(c, "open_attach_close"), floor)],
+    ["getNamedSegment again, 1 segment", ...all.map((t) => ns(get(t, "known_of_one")))],
+    ["the same, 1,000 segments, to 1", ...x(many), target(many, MANY_RATIO, "x", 2)],
+    ["one FFI call", "", ns(get(inDeno, "ffi_call")), ns(get(inBun, "ffi_call"))],
+  ]);
+}
+
+function printStart(times: Samples): void {
+  const onTop = (program: string) =>
+    (["deno", "bun"] as const).flatMap((runtime) => {
+      const ms = times.median(`${runtime} ${program}`) - times.median(`${runtime} empty`);
+      return [`${ms.toFixed(1)} ms`, target([ms], START_MS[runtime], " ms", 0)];
+    });
+  printTable(`Whole processes, median of ${START_ROUNDS}`, [
+    ["", "Deno", "target", "Bun", "target"],
+    [
+      "empty program",
+      ...["deno", "bun"].flatMap((r) => [`${times.median(`${r} empty`).toFixed(1)} ms`, ""]),
+    ],
+    ["import, on top", ...onTop("import")],
+    ["import + open + attach, on top", ...onTop("attach")],
+  ]);
+}
+
+async function build(): Promise<void> {
+  progress("building");
+  await run(zig(), ["build", "bench"], zigEnv() as NodeJS.ProcessEnv);
+  for (const name of ["floor", "pair", "pair_static", "death", "ping"]) {
+    const path = join(root, "zig-out", "bin", name);
+    if (!existsSync(path)) throw new Error(`The build has made no ${path}.`);
   }
 }
 
-const get = (times: Times, name: string): number => times.get(name) ?? NaN;
-const ns = (value: number): string =>
-  value < 1000 ? `${value.toFixed(1)} ns` : `${(value / 1000).toFixed(2)} us`;
-const ratio = (value: number, floor: number): string => `${(value / floor).toFixed(2)}x`;
-
-const dir = mkdtempSync("/dev/shm/dsmr-bench-");
-process.on("SIGINT", () => {
-  rmSync(dir, { recursive: true, force: true });
-  process.exit(130);
-});
-try {
-  process.stderr.write("bench: building\n");
-  run(zig(), ["build", "bench"], zigEnv() as NodeJS.ProcessEnv);
-  process.stderr.write("bench: C, Deno and Bun in turn\n");
-  const c = parseTimes(run(join(root, "zig-out", "bin", "floor"), []));
-  const inDeno = parseTimes(run(deno, ["run", "--allow-all", "bench/in_process.ts", dir]));
-  const inBun = parseTimes(run(bun, ["run", "bench/in_process.ts", dir]));
-  process.stderr.write("bench: starting processes\n");
+async function measure(dir: string): Promise<void> {
+  await build();
+  progress("segments from C, Deno and Bun");
+  const c = parseTimes(await run(join(root, "zig-out", "bin", "floor"), [dir]));
+  for (const name of ["small", "large"]) Registry.destroy(name, { dir });
+  const inDeno = parseTimes(await run(deno, ["run", "--allow-all", "bench/in_process.ts", dir]));
+  for (const name of ["small", "large"]) Registry.destroy(name, { dir });
+  const inBun = parseTimes(await run(bun, ["run", "bench/in_process.ts", dir]));
+  const locks = await measureLocks(dir, progress);
+  progress("starting processes");
   Registry.openSync("start", { dir }).close();
-  const start = startTimes(dir);
+  const start = await startTimes(dir);
 
-  const floor = get(c, "map_file");
-  console.log(`\n${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}\n`);
-  console.log("Floor: open + fstat + mmap + close + munmap in C =", ns(floor), "\n");
-  printTable([
-    ["", "C", "Deno", "Bun"],
-    [
-      "attach + detach a known segment, to floor",
-      ...[c, inDeno, inBun].map((t) => ratio(get(t, "attach_detach"), floor)),
-    ],
-    ["open + attach + close, to floor", ratio(get(c, "open_attach_close"), floor), "", ""],
-    [
-      "getNamedSegment again, 1 segment",
-      ...[c, inDeno, inBun].map((t) => ns(get(t, "known_of_one"))),
-    ],
-    [
-      "the same, 1,000 segments, to 1",
-      ...[c, inDeno, inBun].map((t) => ratio(get(t, "known_of_many"), get(t, "known_of_one"))),
-    ],
-    ["one FFI call", "", ns(get(inDeno, "ffi_call")), ns(get(inBun, "ffi_call"))],
-  ]);
-  console.log("\nWhole processes, median of", startRounds, "\n");
-  printTable([
-    ["", "Deno", "Bun"],
-    ["empty program", ...["deno", "bun"].map((r) => `${get(start, `${r} empty`).toFixed(1)} ms`)],
-    ...["import", "attach"].map((program) => [
-      program === "import" ? "import, on top" : "import + open + attach, on top",
-      ...["deno", "bun"].map((r) =>
-        `${(get(start, `${r} ${program}`) - get(start, `${r} empty`)).toFixed(1)} ms`
-      ),
-    ]),
-  ]);
+  const cores = cpus();
+  console.log(`\n${cores.length} x ${cores[0]?.model}, Linux ${release()}`);
+  if (cores.length === 1) {
+    console.log("\nOne core: where two processes are involved, this is how the scheduler lets");
+    console.log("them take turns, and not how fast they could be.");
+  }
+  printSegments(c, inDeno, inBun);
+  printLocks(locks);
+  printStart(start);
+}
+
+if (process.platform !== "linux") {
+  progress("the floors and peers are those of Linux: nothing is measured on other systems.");
+  process.exit(1);
+}
+// In shared memory, with all registries in it: whatever happens, it goes as a whole.
+const dir = mkdtempSync("/dev/shm/dsmr-bench-");
+let stoppedBy: keyof typeof constants.signals | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    stoppedBy = signal;
+    stopAll();
+  });
+}
+try {
+  await measure(dir);
+} catch (error) {
+  if (stoppedBy === undefined) progress(error instanceof Error ? error.message : String(error));
+  process.exitCode = 1;
 } finally {
-  // All of it, registries included: nobody is attached any more.
+  stopAll();
+  await allEnded();
   rmSync(dir, { recursive: true, force: true });
 }
+if (stoppedBy !== undefined) process.exitCode = 128 + constants.signals[stoppedBy];
+process.exit();
