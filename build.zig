@@ -12,11 +12,12 @@ const ResolvedTarget = std.Build.ResolvedTarget;
 /// The library's sources, in c/. A new file is named here or it is not built.
 /// Those on the way into an uncontended lock are built for speed, the others for size: the
 /// whole library is to fit into 64 KiB.
-const hot_sources = [_][]const u8{ "lock.c", "lwlock.c" };
+const hot_sources = [_][]const u8{"lock.c"};
 const cold_sources = [_][]const u8{
     "status.c",
     "process.c",
     "control.c",
+    "table_lock.c",
     "backend.c",
     "segment.c",
     "entry.c",
@@ -28,9 +29,12 @@ const cold_sources = [_][]const u8{
     "handle.c",
     "journal.c",
     "claim.c",
+    "lwlock.c",
     "lwlock_wait.c",
     "lock_info.c",
     "tranche_calls.c",
+    "watch.c",
+    "watch_calls.c",
     "abi.c",
 };
 const linux_sources = cold_sources ++ [_][]const u8{"os_linux.c"};

@@ -1,11 +1,134 @@
 /*
  * abi.c - the library's own numbers, for bindings to read instead of copy.
+ *
+ * Packed: one string of all names and arrays of the values beside it. A call of printf for each
+ * line took 5 KiB more of a library that is to fit into 64.
  */
 #include "dsmr.h"
 #include "layout.h"
 
-#include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
+
+/* clang-format off */
+#define NUMBERS(N)                                                                                \
+  N(DSMR_NAME_SIZE)                                                                               \
+  N(DSMR_LABEL_SIZE)                                                                              \
+  N(DSMR_BACKENDS_MAX)                                                                            \
+  N(DSMR_SEGMENTS_MAX)                                                                            \
+  N(DSMR_MODE_OPEN)                                                                               \
+  N(DSMR_MODE_CREATE)                                                                             \
+  N(DSMR_MODE_ATTACH)                                                                             \
+  N(DSMR_LIFETIME_REGISTRY)                                                                       \
+  N(DSMR_LIFETIME_ATTACHED)                                                                       \
+  N(DSMR_FOUND)                                                                                   \
+  N(DSMR_INITIALIZE)                                                                              \
+  N(DSMR_WAIT)                                                                                    \
+  N(DSMR_SHARED)                                                                                  \
+  N(DSMR_EXCLUSIVE)                                                                               \
+  N(DSMR_LOCK_ACQUIRED)                                                                           \
+  N(DSMR_LOCK_ABANDONED)                                                                          \
+  N(DSMR_LOCK_BUSY)                                                                               \
+  N(DSMR_LOCK_NOT_YET)
+
+#define STRUCTURES(S, F)                                                                          \
+  S(dsmr_error)                                                                                   \
+  F(dsmr_error, status)                                                                           \
+  F(dsmr_error, os_errno)                                                                         \
+  F(dsmr_error, actual)                                                                           \
+  F(dsmr_error, requested)                                                                        \
+  F(dsmr_error, message_length)                                                                   \
+  F(dsmr_error, message)                                                                          \
+  S(dsmr_registry_options)                                                                        \
+  F(dsmr_registry_options, mode)                                                                  \
+  F(dsmr_registry_options, backend_count_max)                                                     \
+  F(dsmr_registry_options, segment_count_max)                                                     \
+  F(dsmr_registry_options, timeout_ms)                                                            \
+  F(dsmr_registry_options, label)                                                                 \
+  S(dsmr_segment_request)                                                                         \
+  F(dsmr_segment_request, size)                                                                   \
+  F(dsmr_segment_request, lifetime)                                                               \
+  F(dsmr_segment_request, timeout_ms)                                                             \
+  S(dsmr_segment_ticket)                                                                          \
+  F(dsmr_segment_ticket, started_ns)                                                              \
+  F(dsmr_segment_ticket, address)                                                                 \
+  F(dsmr_segment_ticket, size)                                                                    \
+  F(dsmr_segment_ticket, segment)                                                                 \
+  S(dsmr_registry_info)                                                                           \
+  F(dsmr_registry_info, size)                                                                     \
+  F(dsmr_registry_info, created_ns)                                                               \
+  F(dsmr_registry_info, instance)                                                                 \
+  F(dsmr_registry_info, creator_pid)                                                              \
+  F(dsmr_registry_info, backend_count)                                                            \
+  F(dsmr_registry_info, backend_count_max)                                                        \
+  F(dsmr_registry_info, segment_count)                                                            \
+  F(dsmr_registry_info, segment_count_max)                                                        \
+  F(dsmr_registry_info, backend_id)                                                               \
+  F(dsmr_registry_info, status)                                                                   \
+  F(dsmr_registry_info, name_length)                                                              \
+  F(dsmr_registry_info, database_length)                                                          \
+  F(dsmr_registry_info, name)                                                                     \
+  F(dsmr_registry_info, database)                                                                 \
+  S(dsmr_backend_info)                                                                            \
+  F(dsmr_backend_info, backend_id)                                                                \
+  F(dsmr_backend_info, pid)                                                                       \
+  F(dsmr_backend_info, tid)                                                                       \
+  F(dsmr_backend_info, attached_ns)                                                               \
+  F(dsmr_backend_info, segment_count)                                                             \
+  F(dsmr_backend_info, is_self)                                                                   \
+  F(dsmr_backend_info, label_length)                                                              \
+  F(dsmr_backend_info, database_length)                                                           \
+  F(dsmr_backend_info, waiting_length)                                                            \
+  F(dsmr_backend_info, label)                                                                     \
+  F(dsmr_backend_info, database)                                                                  \
+  F(dsmr_backend_info, waiting)                                                                   \
+  S(dsmr_segment_info)                                                                            \
+  F(dsmr_segment_info, id)                                                                        \
+  F(dsmr_segment_info, size)                                                                      \
+  F(dsmr_segment_info, created_ns)                                                                \
+  F(dsmr_segment_info, creator_pid)                                                               \
+  F(dsmr_segment_info, is_ready)                                                                  \
+  F(dsmr_segment_info, lifetime)                                                                  \
+  F(dsmr_segment_info, backend_count)                                                             \
+  F(dsmr_segment_info, name_length)                                                               \
+  F(dsmr_segment_info, name)                                                                      \
+  S(dsmr_lock_info)                                                                               \
+  F(dsmr_lock_info, backend_id)                                                                   \
+  F(dsmr_lock_info, pid)                                                                          \
+  F(dsmr_lock_info, mode)                                                                         \
+  F(dsmr_lock_info, is_waiting)                                                                   \
+  F(dsmr_lock_info, since_ns)                                                                     \
+  F(dsmr_lock_info, offset)                                                                       \
+  F(dsmr_lock_info, segment_length)                                                               \
+  F(dsmr_lock_info, tranche_length)                                                               \
+  F(dsmr_lock_info, segment)                                                                      \
+  F(dsmr_lock_info, tranche)                                                                      \
+  S(dsmr_tranche_info)                                                                            \
+  F(dsmr_tranche_info, id)                                                                        \
+  F(dsmr_tranche_info, name_length)                                                               \
+  F(dsmr_tranche_info, contended)                                                                 \
+  F(dsmr_tranche_info, waited_ns)                                                                 \
+  F(dsmr_tranche_info, abandoned)                                                                 \
+  F(dsmr_tranche_info, name)
+/* clang-format on */
+
+#define STATUS_NAME(name, value) "DSMR_E_" #name "\0"
+#define STATUS_VALUE(name, value) (value),
+#define NUMBER_NAME(name) #name "\0"
+#define NUMBER_VALUE(name) (int32_t)(name),
+static const char number_names[] =
+    DSMR_STATUS(STATUS_NAME) "DSMR_FORMAT\0" NUMBERS(NUMBER_NAME);
+static const int32_t number_values[] = {
+    DSMR_STATUS(STATUS_VALUE) (int32_t)DSMR_FORMAT, NUMBERS(NUMBER_VALUE)};
+static_assert(DSMR_FORMAT <= INT32_MAX, "DSMR_FORMAT is told as an int32_t");
+
+/* A structure's name begins with "=". Values: its size and 0; a field's offset and size. */
+#define STRUCTURE_NAME(type) "=" #type "\0"
+#define STRUCTURE_VALUE(type) {0, sizeof(type)},
+#define FIELD_NAME(type, field) #field "\0"
+#define FIELD_VALUE(type, field) {offsetof(type, field), sizeof(((type *)0)->field)},
+static const char field_names[] = STRUCTURES(STRUCTURE_NAME, FIELD_NAME);
+static const uint16_t field_values[][2] = {STRUCTURES(STRUCTURE_VALUE, FIELD_VALUE)};
 
 struct text {
   char *bytes;
@@ -13,136 +136,30 @@ struct text {
   uint32_t length; /* of the whole text, also when it does not fit */
 };
 
-__attribute__((format(printf, 2, 3))) static void add(struct text *text, const char *format, ...) {
-  char line[96];
-  va_list values;
-  va_start(values, format);
-  int wanted = vsnprintf(line, sizeof line, format, values);
-  va_end(values);
-  for (int i = 0; i < wanted && i < (int)sizeof line - 1; i++) {
+static void add_line(struct text *text, const char *line, int length) {
+  for (int i = 0; i < length; i++) {
     if (text->length < text->capacity) text->bytes[text->length] = line[i];
     text->length++;
   }
 }
 
-#define NUMBER(name) add(text, #name " %lld\n", (long long)(name))
-#define SIZE_OF(type) add(text, #type " 0 %zu\n", sizeof(type))
-#define FIELD(type, field) \
-  add(text, #type "." #field " %zu %zu\n", offsetof(type, field), sizeof(((type *)0)->field))
-
-static void add_numbers(struct text *text) {
-#define STATUS_LINE(name, value) add(text, "DSMR_E_" #name " %d\n", (value));
-  DSMR_STATUS(STATUS_LINE)
-#undef STATUS_LINE
-  add(text, "DSMR_FORMAT %u\n", (uint32_t)DSMR_FORMAT);
-  NUMBER(DSMR_NAME_SIZE);
-  NUMBER(DSMR_LABEL_SIZE);
-  NUMBER(DSMR_BACKENDS_MAX);
-  NUMBER(DSMR_SEGMENTS_MAX);
-  NUMBER(DSMR_MODE_OPEN);
-  NUMBER(DSMR_MODE_CREATE);
-  NUMBER(DSMR_MODE_ATTACH);
-  NUMBER(DSMR_LIFETIME_REGISTRY);
-  NUMBER(DSMR_LIFETIME_ATTACHED);
-  NUMBER(DSMR_FOUND);
-  NUMBER(DSMR_INITIALIZE);
-  NUMBER(DSMR_WAIT);
-  NUMBER(DSMR_SHARED);
-  NUMBER(DSMR_EXCLUSIVE);
-  NUMBER(DSMR_LOCK_ACQUIRED);
-  NUMBER(DSMR_LOCK_ABANDONED);
-  NUMBER(DSMR_LOCK_BUSY);
-  NUMBER(DSMR_LOCK_NOT_YET);
-}
-
-static void add_call_structures(struct text *text) {
-  SIZE_OF(dsmr_error);
-  FIELD(dsmr_error, status);
-  FIELD(dsmr_error, os_errno);
-  FIELD(dsmr_error, actual);
-  FIELD(dsmr_error, requested);
-  FIELD(dsmr_error, message_length);
-  FIELD(dsmr_error, message);
-  SIZE_OF(dsmr_registry_options);
-  FIELD(dsmr_registry_options, mode);
-  FIELD(dsmr_registry_options, backend_count_max);
-  FIELD(dsmr_registry_options, segment_count_max);
-  FIELD(dsmr_registry_options, timeout_ms);
-  FIELD(dsmr_registry_options, label);
-  SIZE_OF(dsmr_segment_request);
-  FIELD(dsmr_segment_request, size);
-  FIELD(dsmr_segment_request, lifetime);
-  FIELD(dsmr_segment_request, timeout_ms);
-  SIZE_OF(dsmr_segment_ticket);
-  FIELD(dsmr_segment_ticket, started_ns);
-  FIELD(dsmr_segment_ticket, address);
-  FIELD(dsmr_segment_ticket, size);
-  FIELD(dsmr_segment_ticket, segment);
-}
-
-static void add_info_structures(struct text *text) {
-  SIZE_OF(dsmr_registry_info);
-  FIELD(dsmr_registry_info, size);
-  FIELD(dsmr_registry_info, created_ns);
-  FIELD(dsmr_registry_info, instance);
-  FIELD(dsmr_registry_info, creator_pid);
-  FIELD(dsmr_registry_info, backend_count);
-  FIELD(dsmr_registry_info, backend_count_max);
-  FIELD(dsmr_registry_info, segment_count);
-  FIELD(dsmr_registry_info, segment_count_max);
-  FIELD(dsmr_registry_info, backend_id);
-  FIELD(dsmr_registry_info, status);
-  FIELD(dsmr_registry_info, name_length);
-  FIELD(dsmr_registry_info, database_length);
-  FIELD(dsmr_registry_info, name);
-  FIELD(dsmr_registry_info, database);
-  SIZE_OF(dsmr_backend_info);
-  FIELD(dsmr_backend_info, backend_id);
-  FIELD(dsmr_backend_info, pid);
-  FIELD(dsmr_backend_info, tid);
-  FIELD(dsmr_backend_info, attached_ns);
-  FIELD(dsmr_backend_info, segment_count);
-  FIELD(dsmr_backend_info, is_self);
-  FIELD(dsmr_backend_info, label_length);
-  FIELD(dsmr_backend_info, database_length);
-  FIELD(dsmr_backend_info, waiting_length);
-  FIELD(dsmr_backend_info, label);
-  FIELD(dsmr_backend_info, database);
-  FIELD(dsmr_backend_info, waiting);
-  SIZE_OF(dsmr_segment_info);
-  FIELD(dsmr_segment_info, id);
-  FIELD(dsmr_segment_info, size);
-  FIELD(dsmr_segment_info, created_ns);
-  FIELD(dsmr_segment_info, creator_pid);
-  FIELD(dsmr_segment_info, is_ready);
-  FIELD(dsmr_segment_info, lifetime);
-  FIELD(dsmr_segment_info, backend_count);
-  FIELD(dsmr_segment_info, name_length);
-  FIELD(dsmr_segment_info, name);
-  SIZE_OF(dsmr_lock_info);
-  FIELD(dsmr_lock_info, backend_id);
-  FIELD(dsmr_lock_info, pid);
-  FIELD(dsmr_lock_info, mode);
-  FIELD(dsmr_lock_info, is_waiting);
-  FIELD(dsmr_lock_info, since_ns);
-  FIELD(dsmr_lock_info, offset);
-  FIELD(dsmr_lock_info, segment_length);
-  FIELD(dsmr_lock_info, tranche_length);
-  FIELD(dsmr_lock_info, segment);
-  FIELD(dsmr_lock_info, tranche);
-  SIZE_OF(dsmr_tranche_info);
-  FIELD(dsmr_tranche_info, id);
-  FIELD(dsmr_tranche_info, name_length);
-  FIELD(dsmr_tranche_info, contended);
-  FIELD(dsmr_tranche_info, waited_ns);
-  FIELD(dsmr_tranche_info, abandoned);
-  FIELD(dsmr_tranche_info, name);
-}
-
 int32_t dsmr_abi(char *text, uint32_t capacity) {
   struct text out = {.bytes = text, .capacity = text == NULL ? 0 : capacity};
-  add_numbers(&out);
-  add_call_structures(&out);
-  add_info_structures(&out);
+  char line[96];
+  const char *name = number_names;
+  for (size_t i = 0; i < sizeof number_values / sizeof number_values[0]; i++) {
+    add_line(&out, line, snprintf(line, sizeof line, "%s %d\n", name, number_values[i]));
+    name += strlen(name) + 1;
+  }
+  const char *structure = "";
+  name = field_names;
+  for (size_t i = 0; i < sizeof field_values / sizeof field_values[0]; i++) {
+    bool is_structure = name[0] == '=';
+    if (is_structure) structure = name + 1;
+    add_line(&out, line,
+             snprintf(line, sizeof line, "%s%s%s %u %u\n", structure, is_structure ? "" : ".",
+                      is_structure ? "" : name, field_values[i][0], field_values[i][1]));
+    name += strlen(name) + 1;
+  }
   return (int32_t)out.length;
 }

@@ -26,6 +26,7 @@
 #include "segment.h"
 #include "status.h"
 #include "tranche.h"
+#include "watch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,7 @@ static uint32_t slot_word(const struct control *control, uint32_t slot) {
 static void set_slot_word(struct control *control, uint32_t slot, uint32_t word) {
   /* Release; pairs with the acquire in slot_word: a LIVE slot's fields are filled. */
   atomic_store_explicit(&control->backends[slot].word, word, memory_order_release);
+  control_announce(control);
 }
 
 /*
@@ -86,6 +88,7 @@ static void vacate(struct control *control, uint32_t slot) {
   struct backend_slot *row = &control->backends[slot];
   atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
   atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
+  atomic_store_explicit(&row->watched_lock, 0, memory_order_relaxed);
   atomic_store_explicit(&row->bell_word, 0, memory_order_relaxed);
   set_slot_word(control, slot, SLOT_WORD(generation, SLOT_FREE));
 }
@@ -129,6 +132,8 @@ static void reap(struct control *control, uint32_t slot) {
   /* What it waited for may have its name as the one that starves. */
   uint64_t waiting = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
   if (waiting != 0) reap_lock(control, waiting & ~UINT64_C(0xfc), backend_id);
+  uint64_t watched = atomic_load_explicit(&row->watched_lock, memory_order_acquire);
+  if (watched != 0) reap_lock(control, watched & ~UINT64_C(0xfc), backend_id);
   entry_forget_backend(control, backend_id);
   vacate(control, slot);
 }
@@ -206,6 +211,7 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
     atomic_store_explicit(&row->waiting_entry, 0, memory_order_relaxed);
     atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
     atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->watched_lock, 0, memory_order_relaxed);
     for (uint32_t i = 0; i < HELD_MAX; i++) {
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
     }
@@ -304,6 +310,7 @@ static void close_inherited(void) {
     os_file_close(b->control.fd);
   }
   process_backends = NULL;
+  watch_after_fork();
 }
 
 int32_t backend_start_process(dsmr_error *error) {
@@ -394,6 +401,7 @@ void attachment_abandon_locks(struct attachment *attachment) {
 }
 
 static void attachment_free(struct attachment *attachment) {
+  watch_end_all(attachment->backend, attachment);
   for (struct claim *claim = attachment->claims; claim != NULL;) {
     struct claim *next = claim->next;
     journal_forget(claim);
@@ -416,6 +424,7 @@ static void unhang_bell(struct backend *backend) {
 void backend_close(struct backend *backend) {
   struct control *control = &backend->control;
   delist(backend);
+  watch_end_all(backend, NULL);
   abandon_locks(backend);
   /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
   if (control_lock(control, LEAVE_PATIENCE_MS, NULL) == 0) {

@@ -18,4 +18,10 @@ static inline int32_t claim_find(uint32_t handle, struct claim **found) {
 int32_t claim_place(const struct attachment *attachment, uint32_t low, uint32_t high,
                     uint32_t length, uint64_t *place, dsmr_error *error);
 
+/*
+ * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the
+ * table does not know, which only damaged memory does, takes those out: nobody else would.
+ */
+void claim_clear_the_dead(struct claim *claim);
+
 #endif

@@ -69,6 +69,9 @@ void control_unlock(struct control *control);
 int32_t control_enter(struct control *control, dsmr_error *error);
 int32_t control_enter_within(struct control *control, int32_t patience_ms, dsmr_error *error);
 
+/* A segment or a backend has come or gone: tells who watches. Under the table lock. */
+void control_announce(struct control *control);
+
 /* READY, and still what its path means. Under the table lock. */
 bool control_is_live(const struct control *control);
 /* READY, as far as can be told without a lock. */

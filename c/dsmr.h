@@ -545,6 +545,68 @@ typedef struct dsmr_tranche_info {
 DSMR_API int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint32_t capacity,
                                dsmr_error *error);
 
+/* ---- waiting without blocking ------------------------------------------------------ */
+
+/*
+ * A thread with an event loop waits by watches. It calls one of the dsmr_..._watch, which tries
+ * at once; if it has to wait, a watch is set, and its id (over 65,535) returned. When there is
+ * reason to try again, one thread of the process, which watches for all, queues the id and rings
+ * the doorbell: a socket that becomes readable. The thread reads what is there, asks
+ * dsmr_doorbell_answer for the ids, and calls again for each: nothing is acquired behind its
+ * back. A watch fires once. Detaching or closing ends the watches on what goes, unfired; so does
+ * the end of their thread.
+ *
+ * The calling thread's doorbell, made at the first call: the descriptor to read from, which is
+ * the caller's to read and to close. Or NO_SPACE.
+ */
+DSMR_API int32_t dsmr_doorbell(dsmr_error *error);
+
+/* Takes the ids of fired watches off the thread's queue, at most `capacity`; returns how many.
+ * If it was that many, there may be more. */
+DSMR_API int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity);
+
+/* Ends a watch of the thread, fired or not. Returns 1, or 0 if there is none. */
+DSMR_API int32_t dsmr_watch_end(uint32_t watch);
+
+/*
+ * As dsmr_lock_acquire, without blocking. Returns ACQUIRED, ABANDONED; or a watch's id: the
+ * place among the waiters is kept until the next call of it, or dsmr_lock_cancel (which does not
+ * end the watch). Or, with nothing left behind, what dsmr_lock_try returns; NO_SPACE: also
+ * 65,536 watches; UNSUPPORTED: also no doorbell. Waits of this kind are no part of a DEADLOCK:
+ * their backend goes on meanwhile.
+ */
+DSMR_API int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode);
+
+/* As dsmr_lock_wait_for_variable, likewise; both halves of the offset 0xffffffff: just until it
+ * is not held exclusively. Returns 0, 1, or a watch's id, or an error of that call. */
+DSMR_API int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low,
+                                          uint32_t offset_high, uint64_t *value);
+
+/*
+ * Sleeps while the 32 bits at `offset` (a multiple of 4) of a segment are `expected`, at most
+ * timeout_ms (-1: until the slice ends) and some 100 ms. Returns 0, for whatever reason: look
+ * again; or SIZE_INVALID, CLOSED, UNSUPPORTED. dsmr_word_wake wakes at most `count` of those who
+ * sleep there, and returns how many. dsmr_word_watch is the first without blocking: 0 (they are
+ * not), or a watch's id.
+ */
+DSMR_API int32_t dsmr_word_wait(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                                uint32_t expected, int32_t timeout_ms);
+DSMR_API int32_t dsmr_word_wake(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                                uint32_t count);
+DSMR_API int32_t dsmr_word_watch(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                                 uint32_t expected);
+
+/* After a begin that returned DSMR_WAIT: 0 (begin again), or a watch's id. */
+DSMR_API int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
+                                    dsmr_error *error);
+
+/*
+ * Watches for segments and backends that come and go. *seen is a number that grows with each
+ * change: 0 (and the new number) if it has changed, or a backend is dead and not yet cleared
+ * away, which any listing does; else a watch's id.
+ */
+DSMR_API int32_t dsmr_registry_watch(uint32_t registry, uint32_t *seen, dsmr_error *error);
+
 /* ---- for C programs ---------------------------------------------------------------- */
 
 /* The address and size of an attached segment; NULL and 0 for a stale handle. */

@@ -101,6 +101,7 @@ uint32_t entry_insert(struct control *control, const struct entry_birth *birth) 
 
 uint32_t entry_publish(struct control *control, uint32_t index) {
   uint32_t word = set_state(control, index, ENTRY_READY);
+  control_announce(control);
   os_futex_wake(&control->entries[index].word, UINT32_MAX);
   return word;
 }
@@ -130,6 +131,7 @@ void entry_remove(struct control *control, uint32_t index) {
     tranche_forget_segment(control, control->entries[index].id);
   }
   set_state(control, index, ENTRY_TOMBSTONE);
+  control_announce(control);
   os_futex_wake(&control->entries[index].word, UINT32_MAX);
   sweep_tombstones(control, index);
 }
@@ -139,6 +141,7 @@ void entry_drop(struct control *control, uint32_t index) {
     entry_remove(control, index);
   } else {
     set_state(control, index, ENTRY_DROPPED);
+    control_announce(control);
     add_to_count(control, UINT32_MAX);
   }
 }

@@ -9,7 +9,9 @@
 /* The n-th cell's owner may lose it. */
 static bool is_free(const struct backend *backend, uint32_t n) {
   const struct claim *owner = backend->journal_owners[n];
-  return owner == NULL || owner->state == CLAIM_IDLE;
+  if (owner == NULL || owner->state == CLAIM_IDLE) return true;
+  /* Between two attempts it has nothing in the journal. */
+  return owner->state == CLAIM_WAITING && owner->is_watched;
 }
 
 bool journal_reserve(struct claim *claim) {

@@ -59,7 +59,7 @@
 
 #define CONTROL_MAGIC UINT64_C(0x3154435f524d5344) /* "DSMR_CT1" in memory order */
 #define SEGMENT_MAGIC UINT64_C(0x3147535f524d5344) /* "DSMR_SG1" in memory order */
-#define FORMAT_VERSION 2u
+#define FORMAT_VERSION 3u
 
 #define LOCK_BYTE_TABLE (INT64_C(1) << 40)
 #define LOCK_BYTE_SLOT (LOCK_BYTE_TABLE + 64)
@@ -109,7 +109,10 @@ struct control_header {
    * the entry's store and this one is mended. Read without the lock by listings. */
   _Atomic uint32_t segment_count;
   uint32_t tranches_offset;
-  uint32_t reserved2[17];
+  /* Grows by 2 when a segment or a backend comes or goes; bit 0: somebody sleeps on it. Under
+   * the table lock, but for the flag. */
+  _Atomic uint32_t changes;
+  uint32_t reserved2[16];
 };
 
 static_assert(sizeof(struct control_header) == 256, "control_header");
@@ -197,7 +200,12 @@ struct backend_slot {
   _Atomic uint64_t waiting_since_ns; /* monotonic; together they name one wait */
   /* The same, random number for all backends of one thread: they wait as one. */
   uint64_t thread;
-  uint8_t reserved2[32];
+  /* One of the locks that this backend waits for without blocking: its record and since when.
+   * The one in whose `starving` its name may stand; no edge of the wait graph, for the backend
+   * goes on meanwhile. */
+  _Atomic uint64_t watched_lock;
+  _Atomic uint64_t watched_since_ns;
+  uint8_t reserved2[16];
   /*
    * The death bell: a robust, process-shared mutex of the C library, which the backend's
    * thread locks when it attaches and unlocks when it leaves. When the thread dies the kernel

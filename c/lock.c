@@ -19,7 +19,7 @@
 
 /* May this claim begin? Nothing else of a backend's is checked on the way in. */
 static int32_t may_begin(struct claim *claim, uint32_t mode) {
-  if (claim->state == CLAIM_HELD) return DSMR_E_ALREADY_HELD;
+  if (claim->state == CLAIM_HELD || claim->is_watched) return DSMR_E_ALREADY_HELD;
   if (mode != DSMR_SHARED && mode != DSMR_EXCLUSIVE) return DSMR_E_SIZE_INVALID;
   return journal_reserve(claim) ? 0 : DSMR_E_NO_SPACE;
 }
@@ -29,11 +29,7 @@ static uint32_t id_of(uint32_t token) {
   return BACKEND_ID(token >> 9, LOCK_TOKEN_SLOT(token) & 0xffu);
 }
 
-/*
- * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the
- * table does not know, which only damaged memory does, takes those out: nobody else would.
- */
-static void clear_the_dead(struct claim *claim) {
+void claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
   if (control_enter(control, NULL) != 0) return;
@@ -66,7 +62,7 @@ int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
   outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   if (outcome == LWLOCK_BUSY && lwlock_is_blocked_by_dead(claim)) {
     /* Nobody else may ever wait for this lock, and find out. */
-    clear_the_dead(claim);
+    claim_clear_the_dead(claim);
     outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   }
   return outcome;
@@ -100,7 +96,7 @@ __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uin
       return DSMR_E_CLOSED;
     }
     if (outcome == LWLOCK_DEAD) {
-      clear_the_dead(claim);
+      claim_clear_the_dead(claim);
     } else if (outcome == LWLOCK_LOOK) {
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
     } else {
@@ -240,7 +236,7 @@ static int32_t wait_slice(struct claim *claim, _Atomic uint64_t *variable, uint6
                                                earlier(slice_ends, *started_ns + given));
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_DEAD) clear_the_dead(claim);
+    if (outcome == LWLOCK_DEAD) claim_clear_the_dead(claim);
     now = os_monotonic_ns();
     if (now - *started_ns >= given) return DSMR_E_TIMEOUT;
     if (now >= slice_ends) return DSMR_LOCK_BUSY;

@@ -8,6 +8,7 @@
 #define DSMR_LWLOCK_H
 
 #include "backend.h"
+#include "os.h"
 
 enum lwlock_mode { LWLOCK_FREE = 0, LWLOCK_SHARED = 1, LWLOCK_EXCLUSIVE = 2 };
 
@@ -35,6 +36,7 @@ struct claim {
   uint8_t state; /* enum claim_state */
   bool has_slept;
   bool is_starving; /* we have put ourselves into lock->starving */
+  bool is_watched;  /* waits without blocking: see lwlock_watch */
 
   struct backend *backend;
   struct backend_slot *slot; /* our own */
@@ -73,6 +75,14 @@ int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode);
 int32_t lwlock_acquire(struct claim *claim, enum lwlock_mode mode, uint64_t until_ns);
 void lwlock_cancel(struct claim *claim);
 
+/*
+ * As lwlock_acquire, without sleeping: after BUSY, `words` are what to sleep on, at least one,
+ * and the lock makes sure that they change. Other outcomes as there; LOOK never.
+ */
+#define LWLOCK_WORDS_MAX 4u
+int32_t lwlock_watch(struct claim *claim, enum lwlock_mode mode,
+                     struct os_futex_wait_on words[LWLOCK_WORDS_MAX], uint32_t *count);
+
 /* The claim must be HELD. */
 void lwlock_release(struct claim *claim);
 /* Lets go as the dead do: an exclusive lock is left abandoned. */
@@ -90,6 +100,10 @@ void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uin
  */
 int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable,
                                  uint64_t expected, uint64_t *value, uint64_t until_ns);
+/* The same without sleeping: BUSY, and what to sleep on. */
+int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t expected,
+                              uint64_t *value, struct os_futex_wait_on words[LWLOCK_WORDS_MAX],
+                              uint32_t *count);
 
 /* Is anybody dead whom the lock names? Asks the kernel; a hint, for a reaper to look into. */
 bool lwlock_is_blocked_by_dead(const struct claim *claim);

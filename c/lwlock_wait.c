@@ -43,10 +43,10 @@ static bool token_is_dead(const struct claim *claim, uint32_t token) {
 
 /* Adds the bell of a slot to what is slept on. */
 static uint32_t add_bell(const struct claim *claim, uint32_t slot, struct os_futex_wait_on *waits,
-                         uint32_t count) {
+                         uint32_t count, uint32_t room) {
   if (slot >= claim->backend->control.backend_count_max) return count;
   _Atomic uint32_t *bell = backend_bell(&claim->backend->control, slot);
-  if (bell == NULL || count >= OS_FUTEX_WAIT_MAX) return count;
+  if (bell == NULL || count >= room) return count;
   if (!os_bell_listen(bell, &waits[count].expected)) return count;
   waits[count].word = bell;
   return count + 1;
@@ -83,57 +83,70 @@ static void start_starving(struct claim *claim) {
 }
 
 /*
- * Sleeps while the lock is as `owner` says. The one that starves sleeps on `events`, which a
- * release changes when it sees the flag, and where it wakes nobody who wants the lock, too.
- * Read before the owner word: a release after that look has changed it. True if whom we wait
- * for is dead.
+ * What to sleep on while the owner word is in the way, at most `room` words; 0: look again. The
+ * one that starves sleeps on `events`, which a release changes when it sees the flag, and where
+ * it wakes nobody who wants the lock, too. Read before the owner word: a release after that look
+ * has changed it. `token`: whom we wait for.
  */
-static bool sleep_until_free(struct claim *claim, uint64_t sleep_ns) {
+static uint32_t words_of_owner(struct claim *claim, struct os_futex_wait_on *words,
+                               uint32_t *token) {
   struct lwlock *lock = claim->lock;
   uint32_t events = atomic_load(&lock->events);
   uint32_t owner = atomic_load(&lock->owner);
-  if (!is_claimed(owner) && !lwlock_must_queue(claim, claim->mode, owner)) return false;
-  uint32_t token = blocker(claim, owner);
-  struct os_futex_wait_on waits[2];
+  if (!is_claimed(owner) && !lwlock_must_queue(claim, claim->mode, owner)) return 0;
+  *token = blocker(claim, owner);
   if (claim->is_starving) {
-    waits[0] = (struct os_futex_wait_on){&lock->events, events};
+    words[0] = (struct os_futex_wait_on){&lock->events, events};
     /* The flag makes the release look. It is there, but for damaged memory. */
     if ((owner & LOCK_STARVING) == 0) {
       atomic_fetch_or(&lock->owner, LOCK_STARVING);
-      return false;
+      return 0;
     }
   } else {
     uint32_t wanted = owner | LOCK_WAITERS;
-    if (owner != wanted && !atomic_compare_exchange_strong(&lock->owner, &owner, wanted)) {
-      return false;
-    }
-    waits[0] = (struct os_futex_wait_on){&lock->owner, wanted};
+    if (owner != wanted && !atomic_compare_exchange_strong(&lock->owner, &owner, wanted)) return 0;
+    words[0] = (struct os_futex_wait_on){&lock->owner, wanted};
   }
-  uint32_t count = token == 0 ? 1 : add_bell(claim, LOCK_TOKEN_SLOT(token), waits, 1);
-  os_futex_wait_any(waits, count, sleep_ns);
+  return *token == 0 ? 1 : add_bell(claim, LOCK_TOKEN_SLOT(*token), words, 1, 2);
+}
+
+/* Sleeps while the owner word is in the way. True if whom we wait for is dead. */
+static bool sleep_until_free(struct claim *claim, uint64_t sleep_ns) {
+  struct os_futex_wait_on words[2];
+  uint32_t token = 0;
+  uint32_t count = words_of_owner(claim, words, &token);
+  if (count == 0) return false;
+  (void)os_futex_wait_any(words, count, sleep_ns);
   claim->has_slept = true;
   return token_is_dead(claim, token);
 }
 
-/* Sleeps while readers are inside. True if one of them is dead. */
-static bool sleep_until_drained(struct claim *claim, uint64_t sleep_ns) {
+/* What to sleep on while readers are inside: `drain`, and bells as far as there is room; 0: look
+ * again. */
+static uint32_t words_of_readers(struct claim *claim, struct os_futex_wait_on *words,
+                                 uint32_t room) {
   struct lwlock *lock = claim->lock;
   uint32_t drain = atomic_load(&lock->drain);
   uint32_t wanted = drain | 1u;
-  if (drain != wanted && !atomic_compare_exchange_strong(&lock->drain, &drain, wanted)) {
-    return false;
-  }
-  struct os_futex_wait_on waits[OS_FUTEX_WAIT_MAX] = {{&lock->drain, wanted}};
+  if (drain != wanted && !atomic_compare_exchange_strong(&lock->drain, &drain, wanted)) return 0;
+  words[0] = (struct os_futex_wait_on){&lock->drain, wanted};
   uint32_t count = 1;
   bool has_any = false;
   for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
     for (uint64_t left = atomic_load(&lock->readers[i]); left != 0; left &= left - 1) {
       has_any = true;
-      count = add_bell(claim, i * 64 + (uint32_t)__builtin_ctzll(left), waits, count);
+      count = add_bell(claim, i * 64 + (uint32_t)__builtin_ctzll(left), words, count, room);
     }
   }
-  if (!has_any) return false;
-  os_futex_wait_any(waits, count, sleep_ns);
+  return has_any ? count : 0;
+}
+
+/* Sleeps while readers are inside. True if one of them is dead. */
+static bool sleep_until_drained(struct claim *claim, uint64_t sleep_ns) {
+  struct os_futex_wait_on words[16];
+  uint32_t count = words_of_readers(claim, words, 16);
+  if (count == 0) return false;
+  (void)os_futex_wait_any(words, count, sleep_ns);
   return lwlock_is_blocked_by_dead(claim);
 }
 
@@ -157,13 +170,38 @@ static void stop_starving(struct claim *claim) {
   (void)atomic_compare_exchange_strong(&lock->starving, &mine, 0);
 }
 
+/* ---- waiting without sleeping ------------------------------------------------------------ */
+
+static bool is_published_watched(const struct claim *claim) {
+  uint64_t record = atomic_load_explicit(&claim->slot->watched_lock, memory_order_relaxed);
+  return record != 0 && HELD_LOCK(record & ~UINT64_C(0xfc)) == claim->record;
+}
+
+/* One of the backend's waits stands in its slot; only that one may starve. */
+static bool publish_watched(struct claim *claim, uint64_t kind) {
+  if (is_published_watched(claim)) return true;
+  if (atomic_load_explicit(&claim->slot->watched_lock, memory_order_relaxed) != 0) return false;
+  atomic_store_explicit(&claim->slot->watched_since_ns, claim->waiting_since_ns,
+                        memory_order_relaxed);
+  atomic_store_explicit(&claim->slot->watched_lock, claim->record | kind | (uint64_t)claim->mode,
+                        memory_order_release);
+  return true;
+}
+
+/* ---- the end ------------------------------------------------------------------------------ */
+
 /* However the waiting ended. */
 static void end_waiting(struct claim *claim, bool has_acquired) {
   bool has_slept = claim->has_slept;
   bool was_starving = claim->is_starving;
   stop_starving(claim);
   /* After that: a reaper finds our name in `starving` by this record. */
-  atomic_store_explicit(&claim->slot->waiting_lock, 0, memory_order_release);
+  if (!claim->is_watched) {
+    atomic_store_explicit(&claim->slot->waiting_lock, 0, memory_order_release);
+  } else if (is_published_watched(claim)) {
+    atomic_store_explicit(&claim->slot->watched_lock, 0, memory_order_release);
+  }
+  claim->is_watched = false;
   struct lock_counters *counters =
       tranche_counters(&claim->backend->control, claim->lock->tranche);
   if (has_acquired && counters != NULL) {
@@ -238,14 +276,44 @@ static int32_t wait_slowly(struct claim *claim, uint64_t until_ns) {
   return outcome;
 }
 
+static void begin_waiting(struct claim *claim, enum lwlock_mode mode) {
+  if (claim->waiting_since_ns != 0) return;
+  claim->mode = (uint8_t)mode;
+  if (claim->state == CLAIM_IDLE) claim->state = CLAIM_WAITING;
+  claim->waiting_since_ns = os_monotonic_ns();
+  claim->look_ns = claim->waiting_since_ns + LOOK_FIRST_NS;
+  claim->look_after_ns = LOOK_FIRST_NS;
+}
+
+int32_t lwlock_watch(struct claim *claim, enum lwlock_mode mode,
+                     struct os_futex_wait_on words[LWLOCK_WORDS_MAX], uint32_t *count) {
+  begin_waiting(claim, mode);
+  claim->is_watched = true;
+  int32_t outcome = LWLOCK_BUSY;
+  do {
+    bool is_draining = claim->state == CLAIM_DRAINING;
+    if (!is_draining) outcome = attempt(claim);
+    else if (!has_readers(claim->lock)) outcome = finish_draining(claim);
+    if (outcome != LWLOCK_BUSY) break;
+    if (lwlock_is_blocked_by_dead(claim)) return LWLOCK_DEAD;
+    is_draining = claim->state == CLAIM_DRAINING;
+    bool is_published = publish_watched(claim, is_draining ? WAITING_READERS : WAITING_OWNER);
+    uint64_t waited = os_monotonic_ns() - claim->waiting_since_ns;
+    if (is_published && !is_draining && !claim->is_starving && waited > STARVE_NS) {
+      start_starving(claim);
+    }
+    uint32_t token = 0;
+    *count = is_draining ? words_of_readers(claim, words, LWLOCK_WORDS_MAX)
+                         : words_of_owner(claim, words, &token);
+    /* What is slept on may be woken without us: the release must find WAITERS set by us. */
+    if (!is_draining) claim->has_slept = true;
+  } while (*count == 0);
+  if (outcome <= LWLOCK_ACQUIRED_ABANDONED) end_waiting(claim, true);
+  return outcome;
+}
+
 int32_t lwlock_acquire(struct claim *claim, enum lwlock_mode mode, uint64_t until_ns) {
-  if (claim->waiting_since_ns == 0) {
-    claim->mode = (uint8_t)mode;
-    if (claim->state == CLAIM_IDLE) claim->state = CLAIM_WAITING;
-    claim->waiting_since_ns = os_monotonic_ns();
-    claim->look_ns = claim->waiting_since_ns + LOOK_FIRST_NS;
-    claim->look_after_ns = LOOK_FIRST_NS;
-  }
+  begin_waiting(claim, mode);
   int32_t outcome = wait_slowly(claim, until_ns);
   if (outcome <= LWLOCK_ACQUIRED_ABANDONED) end_waiting(claim, true);
   return outcome;
@@ -264,8 +332,9 @@ void lwlock_cancel(struct claim *claim) {
 
 /* ---- variables -------------------------------------------------------------------------- */
 
-int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable,
-                                 uint64_t expected, uint64_t *value, uint64_t until_ns) {
+int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t expected,
+                              uint64_t *value, struct os_futex_wait_on words[LWLOCK_WORDS_MAX],
+                              uint32_t *count) {
   struct lwlock *lock = claim->lock;
   for (;;) {
     /* The flags first, then the look: an update or a release from here on sees them. */
@@ -278,13 +347,24 @@ int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable
     }
     uint32_t wanted = owner | LOCK_WAITERS;
     if (owner != wanted && !atomic_compare_exchange_strong(&lock->owner, &owner, wanted)) continue;
+    uint32_t token = LOCK_TOKEN(wanted);
+    if (token_is_dead(claim, token)) return LWLOCK_DEAD;
+    words[0] = (struct os_futex_wait_on){&lock->events, events};
+    *count = add_bell(claim, LOCK_TOKEN_SLOT(token), words, 1, LWLOCK_WORDS_MAX);
+    return LWLOCK_BUSY;
+  }
+}
+
+int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable,
+                                 uint64_t expected, uint64_t *value, uint64_t until_ns) {
+  for (;;) {
+    struct os_futex_wait_on words[LWLOCK_WORDS_MAX];
+    uint32_t count = 0;
+    int32_t outcome = lwlock_watch_variable(claim, variable, expected, value, words, &count);
+    if (outcome != LWLOCK_BUSY) return outcome;
     uint64_t now = os_monotonic_ns();
     if (now >= until_ns || !control_is_ready(&claim->backend->control)) return LWLOCK_BUSY;
     uint64_t left = until_ns - now;
-    uint32_t token = LOCK_TOKEN(wanted);
-    struct os_futex_wait_on waits[2] = {{&lock->events, events}};
-    uint32_t count = add_bell(claim, LOCK_TOKEN_SLOT(token), waits, 1);
-    os_futex_wait_any(waits, count, left < LWLOCK_SLEEP_MAX_NS ? left : LWLOCK_SLEEP_MAX_NS);
-    if (token_is_dead(claim, token)) return LWLOCK_DEAD;
+    (void)os_futex_wait_any(words, count, left < LWLOCK_SLEEP_MAX_NS ? left : LWLOCK_SLEEP_MAX_NS);
   }
 }

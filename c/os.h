@@ -83,14 +83,20 @@ void os_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_n
 /* Returns how many were asleep and now wake, as far as the system says. */
 uint32_t os_futex_wake(_Atomic uint32_t *word, uint32_t count);
 
-/* The same on several words at once: returns when one of them wakes or is not as expected.
- * Where the system cannot, it waits on the first alone. */
-#define OS_FUTEX_WAIT_MAX 16u
+/*
+ * The same on several words at once: returns when one of them wakes or is not as expected.
+ * Returns the index of one that was woken, or -1 if none was, as far as the system says. Where
+ * the system cannot do it, it waits on the first alone.
+ */
+#define OS_FUTEX_WAIT_MAX 128u
 struct os_futex_wait_on {
   _Atomic uint32_t *word;
   uint32_t expected;
 };
-void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns);
+int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
+                          uint64_t timeout_ns);
+/* False once the system has said that it cannot. */
+bool os_futex_can_wait_any(void);
 
 /*
  * A death bell: OS_BELL_SIZE bytes of shared memory that the kernel marks when the calling
@@ -108,6 +114,22 @@ bool os_bell_has_rung(const _Atomic uint32_t *word);
  * sleep on. False if there is nothing to wait for: nobody hangs there, or it has rung.
  */
 bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected);
+
+/*
+ * Two ends of a connection: a byte written to ours wakes an event loop that reads theirs.
+ * Neither blocks. Closing closes theirs, too, unless somebody else has done so.
+ */
+struct os_pair {
+  int ours;
+  int theirs;
+  uint64_t inode; /* of theirs, so that it is told from a later file of the same number */
+};
+int32_t os_pair_open(struct os_pair *pair);
+void os_pair_ring(const struct os_pair *pair);
+void os_pair_close(struct os_pair *pair);
+
+/* Starts a thread that takes no signals and is waited for by nobody. 0 or -errno. */
+int32_t os_thread_start(void (*run)(void));
 
 /* Tells the processor that this is a spin loop. */
 void os_pause(void);

@@ -25,6 +25,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@
 #include <sys/param.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -291,9 +293,60 @@ uint32_t os_futex_wake(_Atomic uint32_t *word, uint32_t count) {
   return os_sync_wake_by_address_all((void *)word, sizeof *word, SYNC_SHARED) == 0;
 }
 
-void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns) {
+bool os_futex_can_wait_any(void) { return false; }
+
+int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
+                          uint64_t timeout_ns) {
   (void)count;
   os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
+  return -1;
+}
+
+/* ---- doorbells and threads ----------------------------------------------------------- */
+
+int32_t os_pair_open(struct os_pair *pair) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return -errno;
+  for (int i = 0; i < 2; i++) {
+    int on = 1;
+    (void)fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    (void)fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    (void)setsockopt(ends[i], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+  }
+  pair->ours = ends[0];
+  pair->theirs = ends[1];
+  struct os_file_info info;
+  pair->inode = os_file_info(pair->theirs, &info) == 0 ? info.inode : 0;
+  return 0;
+}
+
+void os_pair_ring(const struct os_pair *pair) {
+  /* Full means that there are rings enough; broken, that nobody listens any more. */
+  (void)send(pair->ours, "!", 1, 0);
+}
+
+void os_pair_close(struct os_pair *pair) {
+  struct os_file_info info;
+  if (os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode) close(pair->theirs);
+  close(pair->ours);
+}
+
+static void *run_thread(void *run) {
+  ((void (*)(void))(uintptr_t)run)();
+  return NULL;
+}
+
+int32_t os_thread_start(void (*run)(void)) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
+  if (outcome != 0) return -outcome;
+  pthread_t thread;
+  outcome = pthread_create(&thread, NULL, run_thread, (void *)(uintptr_t)run);
+  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (outcome == 0) (void)pthread_detach(thread);
+  return -outcome;
 }
 
 uintptr_t os_thread(void) { return (uintptr_t)pthread_self(); }

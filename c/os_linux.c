@@ -14,10 +14,12 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -257,25 +259,33 @@ struct waitv {
 };
 #define WAITV_U32 2u
 
-void os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count, uint64_t timeout_ns) {
-  /* 1 = may be there; 0 = an older kernel, or a seccomp filter, said no once. */
-  static _Atomic uint32_t has_waitv = 1;
-  if (count > 1 && atomic_load_explicit(&has_waitv, memory_order_relaxed) != 0) {
-    struct waitv list[OS_FUTEX_WAIT_MAX] = {0};
+/* 1 = may be there; 0 = an older kernel, or a seccomp filter, said no once. */
+static _Atomic uint32_t has_waitv = 1;
+
+bool os_futex_can_wait_any(void) {
+  return atomic_load_explicit(&has_waitv, memory_order_relaxed) != 0;
+}
+
+int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
+                          uint64_t timeout_ns) {
+  if (count > 1 && os_futex_can_wait_any()) {
+    struct waitv list[OS_FUTEX_WAIT_MAX];
     if (count > OS_FUTEX_WAIT_MAX) count = OS_FUTEX_WAIT_MAX;
     for (uint32_t i = 0; i < count; i++) {
-      list[i].value = waits[i].expected;
-      list[i].address = (uint64_t)(uintptr_t)waits[i].word;
-      list[i].flags = WAITV_U32;
+      list[i] = (struct waitv){.value = waits[i].expected,
+                               .address = (uint64_t)(uintptr_t)waits[i].word,
+                               .flags = WAITV_U32};
     }
     uint64_t deadline = os_monotonic_ns() + timeout_ns;
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
                              .tv_nsec = (long)(deadline % 1000000000u)};
-    if (syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0) return;
-    if (errno != ENOSYS && errno != EPERM) return;
+    int32_t woken = result(syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC));
+    if (woken >= 0) return woken;
+    if (woken != -ENOSYS && woken != -EPERM) return -1;
     atomic_store_explicit(&has_waitv, 0, memory_order_relaxed);
   }
   os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
+  return -1;
 }
 
 /* ---- death bells ------------------------------------------------------------------- */
@@ -336,6 +346,49 @@ UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
   } while (!atomic_compare_exchange_weak_explicit(word, &seen, *expected, memory_order_relaxed,
                                                   memory_order_relaxed));
   return true;
+}
+
+/* ---- doorbells and threads ----------------------------------------------------------- */
+
+int32_t os_pair_open(struct os_pair *pair) {
+  FAULT();
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) return -errno;
+  pair->ours = ends[0];
+  pair->theirs = ends[1];
+  struct os_file_info info;
+  pair->inode = os_file_info(pair->theirs, &info) == 0 ? info.inode : 0;
+  return 0;
+}
+
+void os_pair_ring(const struct os_pair *pair) {
+  /* Full means that there are rings enough; broken, that nobody listens any more. */
+  (void)send(pair->ours, "!", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void os_pair_close(struct os_pair *pair) {
+  struct os_file_info info;
+  if (os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode) close(pair->theirs);
+  close(pair->ours);
+}
+
+static void *run_thread(void *run) {
+  ((void (*)(void))(uintptr_t)run)();
+  return NULL;
+}
+
+int32_t os_thread_start(void (*run)(void)) {
+  FAULT();
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
+  if (outcome != 0) return -outcome;
+  pthread_t thread;
+  outcome = pthread_create(&thread, NULL, run_thread, (void *)(uintptr_t)run);
+  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (outcome == 0) (void)pthread_detach(thread);
+  return -outcome;
 }
 
 void os_pause(void) {

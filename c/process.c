@@ -27,35 +27,36 @@ static bool has_thread_key;
 #define MAPPING_BUCKETS 1024u
 static struct mapping *mappings[MAPPING_BUCKETS]; /* by inode; under the process lock */
 
-/* ---- the process lock ------------------------------------------------------------- */
+/* ---- latches ---------------------------------------------------------------------- */
+
+#define LATCH_SLEEP_NS 50000000u
 
 /*
  * 0 free, 1 held, 2 held and perhaps waited for. Not a pthread mutex: its size differs
  * between C libraries on some machines, and this library serves all of them.
  */
-static _Atomic uint32_t lock_word;
-
-#define LOCK_SLEEP_NS 50000000u
-
-void process_lock(void) {
+void latch_lock(_Atomic uint32_t *latch) {
   uint32_t seen = 0;
-  /* Acquire; pairs with the release in process_unlock. */
-  if (atomic_compare_exchange_strong_explicit(&lock_word, &seen, 1, memory_order_acquire,
+  /* Acquire; pairs with the release in latch_unlock. */
+  if (atomic_compare_exchange_strong_explicit(latch, &seen, 1, memory_order_acquire,
                                               memory_order_relaxed)) {
     return;
   }
   /* Having waited, mark it waited for: others may still sleep, and our release wakes one. */
-  while (atomic_exchange_explicit(&lock_word, 2, memory_order_acquire) != 0) {
-    os_futex_wait(&lock_word, 2, LOCK_SLEEP_NS);
+  while (atomic_exchange_explicit(latch, 2, memory_order_acquire) != 0) {
+    os_futex_wait(latch, 2, LATCH_SLEEP_NS);
   }
 }
 
-void process_unlock(void) {
-  /* Release; pairs with the acquires in process_lock. */
-  if (atomic_exchange_explicit(&lock_word, 0, memory_order_release) == 2) {
-    os_futex_wake(&lock_word, 1);
-  }
+void latch_unlock(_Atomic uint32_t *latch) {
+  /* Release; pairs with the acquires in latch_lock. */
+  if (atomic_exchange_explicit(latch, 0, memory_order_release) == 2) os_futex_wake(latch, 1);
 }
+
+static _Atomic uint32_t process_latch;
+
+void process_lock(void) { latch_lock(&process_latch); }
+void process_unlock(void) { latch_unlock(&process_latch); }
 
 /* ---- start, threads, fork ---------------------------------------------------------- */
 
@@ -77,7 +78,7 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
     uint32_t seen = atomic_load_explicit(&started_pid, memory_order_acquire);
     if (seen == pid) return 0;
     if (seen == STARTING) {
-      os_futex_wait(&started_pid, STARTING, LOCK_SLEEP_NS);
+      os_futex_wait(&started_pid, STARTING, LATCH_SLEEP_NS);
       continue;
     }
     if (!atomic_compare_exchange_strong_explicit(&started_pid, &seen, STARTING,
@@ -86,7 +87,7 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
     }
     if (seen != 0) {
       /* A forked child. Another thread of the parent may have held the lock. */
-      atomic_store_explicit(&lock_word, 0, memory_order_relaxed);
+      atomic_store_explicit(&process_latch, 0, memory_order_relaxed);
       memset(mappings, 0, sizeof mappings);
       pthread_setspecific(thread_key, NULL);
       after_fork();
@@ -98,6 +99,19 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
     return outcome;
   }
 }
+
+/* A key of its own: a thread may have one and not the other. */
+static pthread_key_t end_key;
+static bool has_end_key;
+
+bool process_on_thread_end(void (*ends)(void *argument)) {
+  process_lock();
+  if (!has_end_key) has_end_key = pthread_key_create(&end_key, ends) == 0;
+  process_unlock();
+  return has_end_key;
+}
+
+void process_set_thread_end(void *argument) { pthread_setspecific(end_key, argument); }
 
 uint64_t process_thread_number(void) { return process_number + os_tid(); }
 

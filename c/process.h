@@ -17,7 +17,11 @@
  */
 int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void));
 
-/* The one lock over process-local tables. Held for microseconds, never around a wait. */
+/* A lock among the process's threads: a word, zero when free. Held for microseconds. */
+void latch_lock(_Atomic uint32_t *latch);
+void latch_unlock(_Atomic uint32_t *latch);
+
+/* The one latch over process-local tables. Held for microseconds, never around a wait. */
 void process_lock(void);
 void process_unlock(void);
 
@@ -31,6 +35,13 @@ uint64_t process_thread_number(void);
 /* The calling thread's list. */
 void process_set_thread_list(void *list);
 void *process_thread_list(void);
+
+/*
+ * When a thread ends that has set something, `ends` is called with it, after the thread's list
+ * was dealt with. False if there is no memory for that.
+ */
+bool process_on_thread_end(void (*ends)(void *argument));
+void process_set_thread_end(void *argument);
 
 /* ---- mappings, shared by the threads of the process --------------------------------- */
 

@@ -1,0 +1,353 @@
+/*
+ * watch.c - the watching thread, and the doorbells by which it tells the others.
+ *
+ * The hardest race is a watch that is ended, and its memory unmapped, while the thread sleeps on
+ * its words or looks at them. The answer: everything about watches is under one latch. The
+ * thread looks at words and calls `look` under it only; it sleeps without it, on addresses that
+ * the kernel checks by itself, and what it learns from the sleep counts only if the slot has the
+ * same generation afterwards. Whoever ends a watch has the latch, so from then on nobody looks.
+ *
+ * No wake-up is lost: a word is compared with what it was when the watch was set, before each
+ * sleep, under the latch, and once more by the kernel. What the kernel cannot tell (a death
+ * without a bell, words for which its list has no room) is looked at between bounded sleeps.
+ *
+ * A doorbell is a pair of sockets. We write to one end; the runtime's event loop reads the other,
+ * as it reads any socket, which is the one way to wake it that a Worker's end or the program's
+ * cannot turn into a crash: a callback into a runtime that is going is one. Rejected for that:
+ * Deno.UnsafeCallback and Bun's JSCallback.
+ */
+#include "watch.h"
+
+#include "dsmr.h"
+#include "process.h"
+#include "status.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Between two looks at what the kernel does not tell. */
+#define LOOK_NS 100000000u
+#define LOOK_OFTEN_NS 10000000u
+/* Who has been told and does not answer for so long passes a release's wake-up on. */
+#define ANSWER_NS 1000000u
+/* The thread ends when there was nothing to watch for so long. */
+#define IDLE_NS 1000000000u
+#define WATCHES_MAX 65536u
+
+enum watch_state { WATCH_FREE = 0, WATCH_SET, WATCH_FIRED, WATCH_TOLD };
+
+struct doorbell {
+  struct doorbell *next;
+  uintptr_t thread;
+  struct os_pair pair;
+  uint32_t first_fired; /* index + 1 */
+  uint32_t last_fired;
+  bool is_rung;
+};
+
+struct watch {
+  struct watch_request request;
+  struct doorbell *doorbell;
+  uint64_t fired_ns;
+  uint32_t next; /* index + 1: of the free ones, or of the doorbell's fired ones */
+  uint16_t generation;
+  uint8_t state; /* enum watch_state */
+};
+
+/* All of it under the latch. */
+static _Atomic uint32_t latch;
+static struct watch *watches;
+static uint32_t watch_room;  /* slots that there are */
+static uint32_t watch_used;  /* of which have been used */
+static uint32_t watch_count; /* of which are SET, or FIRED and not yet told */
+static uint32_t first_free;  /* index + 1 */
+static struct doorbell *doorbells;
+static bool is_running;
+/* The thread sleeps on this, too: grows when it must look anew. */
+static _Atomic uint32_t kick;
+
+#define WATCH_ID(watch, index) ((uint32_t)(watch)->generation << 16 | (index))
+
+static struct doorbell *doorbell_of_thread(void) {
+  struct doorbell *d = doorbells;
+  while (d != NULL && d->thread != os_thread()) d = d->next;
+  return d;
+}
+
+/* ---- firing -------------------------------------------------------------------------- */
+
+static void fire(uint32_t index, uint64_t now_ns) {
+  struct watch *watch = &watches[index];
+  struct doorbell *doorbell = watch->doorbell;
+  watch->state = WATCH_FIRED;
+  watch->fired_ns = now_ns;
+  watch->next = 0;
+  if (doorbell->last_fired != 0) watches[doorbell->last_fired - 1].next = index + 1;
+  else doorbell->first_fired = index + 1;
+  doorbell->last_fired = index + 1;
+  if (doorbell->is_rung) return;
+  doorbell->is_rung = true;
+  os_pair_ring(&doorbell->pair);
+}
+
+static void free_slot(uint32_t index) {
+  struct watch *watch = &watches[index];
+  watch->state = WATCH_FREE;
+  watch->doorbell = NULL;
+  watch->next = first_free;
+  first_free = index + 1;
+  watch_count--;
+}
+
+static void unqueue(uint32_t index) {
+  struct doorbell *doorbell = watches[index].doorbell;
+  uint32_t before = 0;
+  for (uint32_t i = doorbell->first_fired; i != index + 1; i = watches[i - 1].next) before = i;
+  uint32_t after = watches[index].next;
+  if (before == 0) doorbell->first_fired = after;
+  else watches[before - 1].next = after;
+  if (doorbell->last_fired == index + 1) doorbell->last_fired = before;
+}
+
+static void end_watch(uint32_t index) {
+  if (watches[index].state == WATCH_FIRED) unqueue(index);
+  free_slot(index);
+}
+
+/* ---- the thread ---------------------------------------------------------------------- */
+
+static bool has_changed(const struct watch *watch) {
+  for (uint32_t i = 0; i < watch->request.word_count; i++) {
+    const struct os_futex_wait_on *on = &watch->request.words[i];
+    if (atomic_load(on->word) != on->expected) return true;
+  }
+  return false;
+}
+
+/* Is there a reason that no word tells? */
+static bool has_reason(const struct watch_request *request) {
+  return !control_is_ready(&request->backend->control) ||
+         (request->look != NULL && request->look(request));
+}
+
+/* What the thread sleeps on, and which watch each word is of. */
+struct sleep {
+  struct os_futex_wait_on words[OS_FUTEX_WAIT_MAX];
+  uint32_t ids[OS_FUTEX_WAIT_MAX];
+  uint32_t count;
+  uint64_t until_ns;
+};
+
+static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* Fires what is due and lists what to sleep on. */
+static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due) {
+  uint64_t now = os_monotonic_ns();
+  sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
+  sleep->count = 1;
+  sleep->until_ns = now + (os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4);
+  for (uint32_t i = 0; i < watch_used; i++) {
+    struct watch *watch = &watches[i];
+    const struct watch_request *request = &watch->request;
+    if (watch->state == WATCH_SET &&
+        (WATCH_ID(watch, i) == woken_id || has_changed(watch) ||
+         (is_look_due && has_reason(request)))) {
+      fire(i, now);
+    }
+    if (watch->state == WATCH_FIRED && request->passes_on) {
+      if (now - watch->fired_ns < ANSWER_NS) {
+        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + ANSWER_NS);
+      } else {
+        watch->request.passes_on = false;
+        os_futex_wake(request->words[0].word, 1);
+      }
+    }
+    if (watch->state != WATCH_SET) continue;
+    if (sleep->count + request->word_count > OS_FUTEX_WAIT_MAX) {
+      sleep->until_ns = earlier(sleep->until_ns, now + LOOK_OFTEN_NS);
+      continue;
+    }
+    for (uint32_t k = 0; k < request->word_count; k++) {
+      sleep->ids[sleep->count] = WATCH_ID(watch, i);
+      sleep->words[sleep->count++] = request->words[k];
+    }
+  }
+}
+
+static void run(void) {
+  /* Zeroed: the first round was woken by nobody. */
+  struct sleep sleep = {0};
+  uint32_t woken_id = 0;
+  uint64_t look_ns = 0;
+  uint64_t idle_since_ns = 0;
+  latch_lock(&latch);
+  for (;;) {
+    uint64_t now = os_monotonic_ns();
+    bool is_look_due = now >= look_ns;
+    if (is_look_due) look_ns = now + LOOK_OFTEN_NS * 9;
+    look_at_all(&sleep, woken_id, is_look_due);
+    if (watch_count != 0) idle_since_ns = 0;
+    else if (idle_since_ns == 0) idle_since_ns = now;
+    else if (now - idle_since_ns > IDLE_NS) break;
+    if (watch_count == 0) sleep.until_ns = now + IDLE_NS + LOOK_NS;
+    latch_unlock(&latch);
+    now = os_monotonic_ns();
+    int32_t woken = -1;
+    if (sleep.until_ns > now) {
+      woken = os_futex_wait_any(sleep.words, sleep.count, sleep.until_ns - now);
+    }
+    woken_id = woken > 0 ? sleep.ids[woken] : 0;
+    latch_lock(&latch);
+  }
+  /* Under the latch: whoever sets a watch from here on starts another thread. */
+  is_running = false;
+  latch_unlock(&latch);
+}
+
+static void wake_thread(void) {
+  atomic_fetch_add(&kick, 1);
+  os_futex_wake(&kick, 1);
+}
+
+/* ---- setting and ending --------------------------------------------------------------- */
+
+static uint32_t take_slot(void) {
+  if (first_free != 0) {
+    uint32_t index = first_free - 1;
+    first_free = watches[index].next;
+    return index;
+  }
+  if (watch_used == watch_room) {
+    uint32_t room = watch_room == 0 ? 64 : watch_room * 2;
+    struct watch *grown = room > WATCHES_MAX ? NULL : realloc(watches, room * sizeof *grown);
+    if (grown == NULL) return UINT32_MAX;
+    watches = grown;
+    watch_room = room;
+  }
+  watches[watch_used].generation = 0;
+  return watch_used++;
+}
+
+int32_t watch_set(const struct watch_request *request) {
+  latch_lock(&latch);
+  int32_t outcome = DSMR_E_UNSUPPORTED;
+  struct doorbell *doorbell = doorbell_of_thread();
+  if (doorbell != NULL) {
+    uint32_t index = take_slot();
+    outcome = DSMR_E_NO_SPACE;
+    if (index != UINT32_MAX) {
+      struct watch *watch = &watches[index];
+      uint32_t generation = watch->generation % 0x7fffu + 1;
+      *watch = (struct watch){.request = *request,
+                              .doorbell = doorbell,
+                              .generation = (uint16_t)generation,
+                              .state = WATCH_SET};
+      watch_count++;
+      request->backend->watch_count++;
+      outcome = (int32_t)WATCH_ID(watch, index);
+      if (!is_running && os_thread_start(run) == 0) is_running = true;
+      if (!is_running) {
+        request->backend->watch_count--;
+        free_slot(index);
+        outcome = DSMR_E_NO_SPACE;
+      }
+    }
+  }
+  latch_unlock(&latch);
+  if (outcome > 0) wake_thread();
+  return outcome;
+}
+
+bool watch_end(uint32_t id) {
+  uint32_t index = id & 0xffffu;
+  latch_lock(&latch);
+  bool is_there = index < watch_used && watches[index].state != WATCH_FREE &&
+                  watches[index].generation == id >> 16 &&
+                  watches[index].doorbell->thread == os_thread();
+  if (is_there) {
+    watches[index].request.backend->watch_count--;
+    end_watch(index);
+  }
+  latch_unlock(&latch);
+  return is_there;
+}
+
+void watch_end_all(struct backend *backend, const struct attachment *attachment) {
+  /* Only the backend's own thread sets watches of it, and that is the caller. */
+  if (backend->watch_count == 0) return;
+  latch_lock(&latch);
+  for (uint32_t i = 0; i < watch_used; i++) {
+    const struct watch_request *request = &watches[i].request;
+    if (watches[i].state == WATCH_FREE || request->backend != backend) continue;
+    if (attachment != NULL && request->attachment != attachment) continue;
+    end_watch(i);
+    backend->watch_count--;
+  }
+  latch_unlock(&latch);
+}
+
+void watch_after_fork(void) {
+  atomic_store(&latch, 0);
+  watches = NULL;
+  watch_room = watch_used = watch_count = first_free = 0;
+  doorbells = NULL;
+  is_running = false;
+}
+
+/* ---- doorbells ------------------------------------------------------------------------- */
+
+/* The thread has ended: nobody listens, and nobody else has the other end any more. */
+static void take_down(void *argument) {
+  struct doorbell *gone = argument;
+  latch_lock(&latch);
+  for (uint32_t i = 0; i < watch_used; i++) {
+    if (watches[i].state != WATCH_FREE && watches[i].doorbell == gone) end_watch(i);
+  }
+  struct doorbell **link = &doorbells;
+  while (*link != NULL && *link != gone) link = &(*link)->next;
+  if (*link != NULL) *link = gone->next;
+  latch_unlock(&latch);
+  os_pair_close(&gone->pair);
+  free(gone);
+}
+
+int32_t dsmr_doorbell(dsmr_error *error) {
+  if (!process_on_thread_end(take_down)) {
+    return FAIL(error, DSMR_E_NO_SPACE, "Cannot wait asynchronously: the process is out of memory.");
+  }
+  latch_lock(&latch);
+  struct doorbell *doorbell = doorbell_of_thread();
+  latch_unlock(&latch);
+  if (doorbell != NULL) return doorbell->pair.theirs;
+  doorbell = calloc(1, sizeof *doorbell);
+  int32_t outcome = doorbell == NULL ? -12 : os_pair_open(&doorbell->pair);
+  if (outcome != 0) {
+    free(doorbell);
+    return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
+  }
+  doorbell->thread = os_thread();
+  process_set_thread_end(doorbell);
+  latch_lock(&latch);
+  doorbell->next = doorbells;
+  doorbells = doorbell;
+  latch_unlock(&latch);
+  return doorbell->pair.theirs;
+}
+
+int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity) {
+  latch_lock(&latch);
+  struct doorbell *doorbell = doorbell_of_thread();
+  uint32_t count = 0;
+  while (doorbell != NULL && doorbell->first_fired != 0 && count < capacity) {
+    uint32_t index = doorbell->first_fired - 1;
+    ids[count++] = WATCH_ID(&watches[index], index);
+    watches[index].request.backend->watch_count--;
+    end_watch(index);
+  }
+  /* What fires from here on rings again. */
+  if (doorbell != NULL && doorbell->first_fired == 0) doorbell->is_rung = false;
+  latch_unlock(&latch);
+  return (int32_t)count;
+}
+
+int32_t dsmr_watch_end(uint32_t watch) { return watch_end(watch); }

@@ -1,0 +1,43 @@
+/*
+ * watch.h - waiting without blocking: one thread of the process watches words for all others.
+ *
+ * A watch is a few futex words with what they were when somebody looked. When one of them
+ * changes, or is woken, or when a backend that is in the way has died, the watch fires, once:
+ * its id is queued for the thread that has set it, and that thread's doorbell is rung. The
+ * thread then looks for itself: a watch acquires nothing, and owns nothing.
+ */
+#ifndef DSMR_WATCH_H
+#define DSMR_WATCH_H
+
+#include "backend.h"
+#include "os.h"
+
+/* The lock's owner or drain word, and the bells of some in the way. */
+#define WATCH_WORDS 4u
+
+struct watch_request {
+  struct backend *backend;
+  const struct attachment *attachment; /* whose memory the words are in; NULL: the registry's */
+  struct os_futex_wait_on words[WATCH_WORDS];
+  uint32_t word_count;
+  /* Is there a reason to look again, other than a word and the registry's end? Asked now and
+   * then, by the watching thread, until the watch is gone. NULL: no. */
+  bool (*look)(const struct watch_request *request);
+  const struct claim *claim; /* for `look` */
+  uint32_t owner;            /* likewise */
+  /* words[0] is where one release wakes one waiter: who does not answer must pass it on. */
+  bool passes_on;
+};
+
+/* Sets a watch of the calling thread. Returns its id (over 65,535), or NO_SPACE; UNSUPPORTED
+ * where the thread has no doorbell. */
+int32_t watch_set(const struct watch_request *request);
+/* Ends a watch, whether it has fired or not. False if there is none with the id. */
+bool watch_end(uint32_t id);
+/* Ends the watches on an attachment; with NULL, all of the backend's. Before the memory goes. */
+void watch_end_all(struct backend *backend, const struct attachment *attachment);
+
+/* In a forked child: what the parent watched is not ours. */
+void watch_after_fork(void);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * watch_calls.c - the public calls that wait without blocking, and those on words.
+ */
+#include "claim.h"
+#include "entry.h"
+#include "journal.h"
+#include "os.h"
+#include "segment.h"
+#include "status.h"
+#include "watch.h"
+
+#include <string.h>
+
+/* How long a call that waits lasts at most: runtimes end Workers between two calls. */
+#define SLICE_NS 100000000u
+
+/* ---- locks ----------------------------------------------------------------------------- */
+
+static bool is_blocked_by_dead(const struct watch_request *request) {
+  return lwlock_is_blocked_by_dead(request->claim);
+}
+
+static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *words,
+                           uint32_t count, bool passes_on) {
+  struct watch_request request = {.backend = claim->backend,
+                                  .attachment = claim->attachment,
+                                  .word_count = count,
+                                  .look = is_blocked_by_dead,
+                                  .claim = claim,
+                                  .passes_on = passes_on};
+  memcpy(request.words, words, count * sizeof *words);
+  return watch_set(&request);
+}
+
+int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode) {
+  struct claim *claim = NULL;
+  int32_t outcome = claim_find(lock, &claim);
+  if (outcome != 0) return outcome;
+  if (mode != DSMR_SHARED && mode != DSMR_EXCLUSIVE) return DSMR_E_SIZE_INVALID;
+  if (claim->state != CLAIM_IDLE && !(claim->is_watched && claim->mode == mode)) {
+    return DSMR_E_ALREADY_HELD;
+  }
+  if (!journal_reserve(claim)) return DSMR_E_NO_SPACE;
+  for (;;) {
+    struct os_futex_wait_on words[LWLOCK_WORDS_MAX];
+    uint32_t count = 0;
+    outcome = lwlock_watch(claim, (enum lwlock_mode)mode, words, &count);
+    if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
+    if (!control_is_ready(&claim->backend->control)) {
+      outcome = DSMR_E_CLOSED;
+    } else if (outcome == LWLOCK_DEAD) {
+      claim_clear_the_dead(claim);
+      continue;
+    } else {
+      outcome = watch_claim(claim, words, count, words[0].word == &claim->lock->owner);
+    }
+    if (outcome < 0) lwlock_cancel(claim);
+    return outcome;
+  }
+}
+
+int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t offset_high,
+                                 uint64_t *value) {
+  struct claim *claim = NULL;
+  uint64_t place = 0;
+  int32_t outcome = claim_find(lock, &claim);
+  if (outcome != 0) return outcome;
+  if (claim->state == CLAIM_HELD && claim->mode == LWLOCK_EXCLUSIVE) return DSMR_E_ALREADY_HELD;
+  _Atomic uint64_t *variable = NULL;
+  if (offset_low != UINT32_MAX || offset_high != UINT32_MAX) {
+    outcome = claim_place(claim->attachment, offset_low, offset_high, sizeof(uint64_t), &place,
+                          NULL);
+    if (outcome != 0) return outcome;
+    variable = (_Atomic uint64_t *)(void *)segment_lock_at(claim->attachment->mapping, place);
+  }
+  for (;;) {
+    struct os_futex_wait_on words[LWLOCK_WORDS_MAX];
+    uint32_t count = 0;
+    outcome = lwlock_watch_variable(claim, variable, *value, value, words, &count);
+    if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
+    if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
+    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, false);
+    claim_clear_the_dead(claim);
+  }
+}
+
+/* ---- words ------------------------------------------------------------------------------- */
+
+static int32_t word_of(uint32_t segment, uint32_t low, uint32_t high, struct attachment **found,
+                       _Atomic uint32_t **word) {
+  uint64_t place = 0;
+  int32_t outcome = attachment_find(segment, found, NULL);
+  if (outcome == 0) outcome = claim_place(*found, low, high, sizeof(uint32_t), &place, NULL);
+  if (outcome != 0) return outcome;
+  *word = (_Atomic uint32_t *)(void *)segment_lock_at((*found)->mapping, place);
+  return 0;
+}
+
+int32_t dsmr_word_wait(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                       uint32_t expected, int32_t timeout_ms) {
+  struct attachment *attachment = NULL;
+  _Atomic uint32_t *word = NULL;
+  int32_t outcome = word_of(segment, offset_low, offset_high, &attachment, &word);
+  if (outcome != 0) return outcome;
+  uint64_t sleep_ns = timeout_ms < 0 ? SLICE_NS : (uint64_t)timeout_ms * 1000000u;
+  if (atomic_load(word) == expected) {
+    os_futex_wait(word, expected, sleep_ns < SLICE_NS ? sleep_ns : SLICE_NS);
+  }
+  return control_is_ready(&attachment->backend->control) ? 0 : DSMR_E_CLOSED;
+}
+
+int32_t dsmr_word_wake(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                       uint32_t count) {
+  struct attachment *attachment = NULL;
+  _Atomic uint32_t *word = NULL;
+  int32_t outcome = word_of(segment, offset_low, offset_high, &attachment, &word);
+  return outcome == 0 ? (int32_t)os_futex_wake(word, count) : outcome;
+}
+
+int32_t dsmr_word_watch(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+                        uint32_t expected) {
+  struct attachment *attachment = NULL;
+  _Atomic uint32_t *word = NULL;
+  int32_t outcome = word_of(segment, offset_low, offset_high, &attachment, &word);
+  if (outcome != 0) return outcome;
+  if (!control_is_ready(&attachment->backend->control)) return DSMR_E_CLOSED;
+  if (atomic_load(word) != expected) return 0;
+  struct watch_request request = {.backend = attachment->backend,
+                                  .attachment = attachment,
+                                  .words = {{word, expected}},
+                                  .word_count = 1};
+  return watch_set(&request);
+}
+
+/* ---- what comes and goes ------------------------------------------------------------------ */
+
+static bool owner_is_dead(const struct watch_request *request) {
+  const struct control *control = &request->backend->control;
+  uint32_t slot = BACKEND_SLOT(request->owner);
+  uint32_t word = slot < control->backend_count_max
+                      ? atomic_load_explicit(&control->backends[slot].word, memory_order_acquire)
+                      : 0;
+  return SLOT_STATE(word) != SLOT_LIVE ||
+         BACKEND_ID(SLOT_GENERATION(word), slot) != request->owner ||
+         backend_slot_is_dead(control, slot);
+}
+
+static void add_bell(struct watch_request *request, uint32_t slot) {
+  const struct control *control = &request->backend->control;
+  if (request->word_count >= WATCH_WORDS || slot >= control->backend_count_max) return;
+  _Atomic uint32_t *bell = backend_bell(control, slot);
+  uint32_t expected = 0;
+  if (bell == NULL || !os_bell_listen(bell, &expected)) return;
+  request->words[request->word_count++] = (struct os_futex_wait_on){bell, expected};
+}
+
+int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
+                           dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome != 0) return outcome;
+  const struct control *control = &backend->control;
+  if (ticket->entry >= control->entry_capacity) return DSMR_E_SIZE_INVALID;
+  struct watch_request request = {
+      .backend = backend,
+      .words = {{&control->entries[ticket->entry].word, ticket->word}},
+      .word_count = 1,
+      .look = owner_is_dead,
+      .owner = ticket->owner};
+  if (entry_word(control, ticket->entry) != ticket->word || owner_is_dead(&request)) return 0;
+  add_bell(&request, BACKEND_SLOT(ticket->owner));
+  return watch_set(&request);
+}
+
+static bool somebody_is_dead(const struct watch_request *request) {
+  const struct control *control = &request->backend->control;
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    if (slot != request->backend->slot && backend_slot_is_dead(control, slot)) return true;
+  }
+  return false;
+}
+
+int32_t dsmr_registry_watch(uint32_t registry, uint32_t *seen, dsmr_error *error) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, error);
+  if (outcome != 0) return outcome;
+  struct control *control = &backend->control;
+  if (!control_is_ready(control)) return DSMR_E_CLOSED;
+  /* The flag first, then the look: a change from here on clears it and wakes. */
+  uint32_t changes = atomic_fetch_or(&control->header->changes, 1) | 1u;
+  struct watch_request request = {.backend = backend,
+                                  .words = {{&control->header->changes, changes}},
+                                  .word_count = 1,
+                                  .look = somebody_is_dead};
+  if (*seen != changes >> 1 || somebody_is_dead(&request)) {
+    *seen = changes >> 1;
+    return 0;
+  }
+  for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
+    if (slot != backend->slot) add_bell(&request, slot);
+  }
+  return watch_set(&request);
+}
