@@ -472,8 +472,8 @@ DSMR_API int32_t dsmr_lock_release_all(uint32_t registry);
 DSMR_API int32_t dsmr_lock_mark_consistent(uint32_t lock);
 
 /* enum dsmr_lock_mode as this backend holds it, or 0; plus 4 if the lock is abandoned; plus 8
- * if some backend has it exclusively, 16 if some have it shared, as it looked just now. Or
- * CLOSED, UNSUPPORTED. */
+ * if some backend has it exclusively, 16 if some have it shared, 32 if some wait for it, or
+ * have it exclusively, as it looked just now. Or CLOSED, UNSUPPORTED. */
 DSMR_API int32_t dsmr_lock_state(uint32_t lock);
 
 /*

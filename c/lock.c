@@ -195,6 +195,8 @@ int32_t dsmr_lock_state(uint32_t lock) {
   uint32_t phase = atomic_load_explicit(&claim->lock->phase, memory_order_relaxed);
   if (phase != 0 && phase == LOCK_TOKEN(owner)) state += 8;
   if (readers != 0) state += 16;
+  bool is_others = LOCK_TOKEN(owner) != 0 && LOCK_TOKEN(owner) != claim->token;
+  if (is_others || (owner & (LOCK_WAITERS | LOCK_STARVING)) != 0) state += 32;
   return state;
 }
 

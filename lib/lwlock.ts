@@ -7,8 +7,10 @@
 import { DsmrError } from "./errors.ts";
 import { buildAdvice, describe, encodeTimeout, lastError, native, quote } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
+import { type LockHold, LockQueue } from "./lock_queue.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
+import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
 
 /** One holder, or many. */
 export type LockMode = "exclusive" | "shared";
@@ -37,6 +39,12 @@ const ABANDONED = 1;
 const BUSY = 2;
 const NOT_YET = 3;
 const STATE_ABANDONED = 4;
+const STATE_WANTED = 32;
+
+// For the other modules of this package, and for nobody else: not members of the class.
+
+/** The lock's segment was detached, or all its locks released: no task holds it any more. */
+export let forgetHolds: (lock: LWLock) => void;
 
 function assertNumbers(): void {
   const { number } = native();
@@ -95,6 +103,17 @@ export class LWLock {
   readonly #handle: number;
   readonly #calls: Calls;
   readonly #repair: () => Repair | undefined;
+  /** The tasks that use the async forms; from the first of them on. */
+  #queue: LockQueue | undefined;
+  /** Their holds that `release` lets go of; the others are a `with`'s or a `using`'s. */
+  readonly #anonymous: LockHold[] = [];
+
+  static {
+    forgetHolds = (lock) => {
+      lock.#anonymous.length = 0;
+      lock.#queue?.forgetHolds();
+    };
+  }
 
   /**
    * Internal: made by the segment, never by hand.
@@ -127,9 +146,37 @@ export class LWLock {
 
   #acquireSlowly(status: number, mode: number, timeout: number): void {
     // In slices, so that a Worker that waits can be terminated.
-    while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
-    this.#check(status, timeout);
+    let hasPaused = false;
+    if (status < 0 && this.#queue !== undefined && this.#isOwnTasks(status)) {
+      if (this.#queue.holders > 0) throw this.#ownTask();
+      // A task of this isolate waits, too. It goes on when we are through.
+      this.#queue.pause();
+      hasPaused = true;
+      status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
+    }
+    try {
+      while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
+      this.#check(status, timeout);
+    } catch (error) {
+      if (hasPaused) this.#queue?.pump();
+      throw error;
+    }
     if (status === ABANDONED) this.#mend();
+  }
+
+  /** Whether a call failed because of tasks of this isolate. */
+  #isOwnTasks(status: number): boolean {
+    const { codeOf } = native();
+    return codeOf.get(status) === "ALREADY_HELD" && this.#queue !== undefined &&
+      this.#queue.holders + this.#queue.waiters > 0;
+  }
+
+  #ownTask(): DsmrError {
+    return new DsmrError(
+      "DEADLOCK",
+      `A task of this program holds the lock of segment "${this.#segment.name}". Blocking here ` +
+        "would keep it from ever letting go. Await the async form instead.",
+    );
   }
 
   /**
@@ -142,9 +189,179 @@ export class LWLock {
     const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
     if (status === 0) return true;
     if (status === BUSY) return false;
+    if (status < 0 && this.#isOwnTasks(status)) return this.#tryAmongTasks(mode);
     this.#check(status, -1);
     this.#mend();
     return true;
+  }
+
+  #tryAmongTasks(mode: LockMode): boolean {
+    const queue = this.#queue;
+    if (queue === undefined) return false;
+    if (queue.holders > 0) {
+      const hold = queue.join(mode);
+      if (hold !== undefined) this.#anonymous.push(hold);
+      return hold !== undefined;
+    }
+    queue.pause();
+    const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
+    if (status === BUSY || status < 0) queue.pump();
+    this.#check(status, -1);
+    if (status === ABANDONED) this.#mend();
+    return status !== BUSY;
+  }
+
+  /** The queue of this isolate's tasks. */
+  #tasks(): LockQueue {
+    return this.#queue ??= new LockQueue({
+      watch: (mode) => this.#check(this.#calls.dsmr_lock_watch(this.#handle, modeNumber(mode)), -1),
+      cancel: () => void this.#calls.dsmr_lock_cancel(this.#handle),
+      free: () => {
+        if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
+          this.#check(this.#calls.dsmr_lock_release(this.#handle), -1);
+        }
+      },
+      isHeld: () => this.#calls.dsmr_lock_state(this.#handle) % 4 > 0,
+      isWanted: () => (this.#calls.dsmr_lock_state(this.#handle) & STATE_WANTED) !== 0,
+      late: (timeout) => this.#failure("TIMEOUT", timeout),
+    });
+  }
+
+  /** As {@linkcode acquire}, and tells which share of the lock it is. */
+  async #hold(mode: LockMode, options: WaitOptions | undefined): Promise<LockHold> {
+    const number = modeNumber(mode);
+    const checked = checkWaitOptions(options);
+    checked.signal?.throwIfAborted();
+    void this.#segment.buffer;
+    const queue = this.#tasks();
+    let hold: LockHold | undefined;
+    if (queue.waiters === 0) {
+      hold = queue.join(mode);
+      if (hold === undefined && queue.holders === 0) {
+        const status = this.#calls.dsmr_lock_try(this.#handle, number);
+        if (status === 0 || status === ABANDONED) hold = queue.adopt(mode, status === ABANDONED);
+        // What sync code of this isolate holds it will let go of.
+        else if (native().codeOf.get(status) !== "ALREADY_HELD") this.#check(status, -1);
+      }
+    }
+    hold ??= await queue.enqueue(mode, checked);
+    if (hold.abandoned) this.#mend();
+    return hold;
+  }
+
+  /**
+   * Takes the lock without blocking: as {@linkcode acquireSync}, but other tasks of the program
+   * go on meanwhile. Tasks of one isolate get it in the order in which they asked; those that
+   * want it shared hold it together, and each lets go with {@linkcode release}.
+   *
+   * An aborted or timed-out wait leaves nothing behind, and never owns the lock.
+   *
+   * @throws {DsmrError} As {@linkcode acquireSync}, but for `ALREADY_HELD` and `DEADLOCK`: what
+   * this isolate holds it may let go of. The signal's reason. {@linkcode RangeError}: the timeout.
+   */
+  async acquire(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<void> {
+    this.#anonymous.push(await this.#hold(mode, options));
+  }
+
+  /**
+   * Runs `callback` with the lock held, and lets go when it has ended, or the promise that it
+   * returns has settled.
+   *
+   * @returns what the callback returns, awaited.
+   * @throws As {@linkcode acquire}; what the callback throws.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-with");
+   * const segment = registry.getNamedSegmentSync("total", 8);
+   * await segment.lock.with("exclusive", async () => {
+   *   new BigInt64Array(segment.buffer)[0] = await Promise.resolve(1n);
+   * }, { timeout: 1000 });
+   * Registry.destroy("doc-with");
+   * ```
+   */
+  async with<Result>(
+    mode: LockMode,
+    callback: () => Result,
+    options?: AsyncWaitOptions,
+  ): Promise<Awaited<Result>> {
+    const hold = await this.#hold(mode, options);
+    try {
+      return await callback();
+    } finally {
+      this.#tasks().drop(hold);
+    }
+  }
+
+  /**
+   * Takes the lock until the end of a `using` block: `using held = await lock.hold();`
+   *
+   * @throws As {@linkcode acquire}.
+   */
+  async hold(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<Disposable> {
+    const hold = await this.#hold(mode, options);
+    return new Hold(() => this.#tasks().drop(hold));
+  }
+
+  /**
+   * As {@linkcode acquireOrWaitSync}, without blocking.
+   *
+   * @returns whether the lock is held now; let go of it with {@linkcode release}.
+   * @throws As {@linkcode acquire}.
+   */
+  async acquireOrWait(options?: AsyncWaitOptions): Promise<boolean> {
+    const checked = checkWaitOptions(options);
+    checked.signal?.throwIfAborted();
+    void this.#segment.buffer;
+    const queue = this.#tasks();
+    if (queue.holders + queue.waiters > 0 || this.heldByMe()) {
+      // Its own isolate has it: wait in the queue, and take it for no longer than that.
+      queue.drop(await queue.enqueue("exclusive", checked));
+      return false;
+    }
+    const status = this.#calls.dsmr_lock_try(this.#handle, EXCLUSIVE);
+    if (status === 0 || status === ABANDONED) {
+      this.#anonymous.push(queue.adopt("exclusive", status === ABANDONED));
+      if (status === ABANDONED) this.#mend();
+      return true;
+    }
+    this.#check(status, -1);
+    await this.#watchVariable(0xffffffff, 0xffffffff, new BigUint64Array(1), checked);
+    return false;
+  }
+
+  /**
+   * As {@linkcode waitForVarSync}, without blocking.
+   *
+   * @throws As {@linkcode waitForVarSync}; the signal's reason.
+   */
+  async waitForVar(
+    byteOffset: number,
+    expected: bigint,
+    options?: AsyncWaitOptions,
+  ): Promise<VarState> {
+    const [low, high] = halves(byteOffset);
+    const checked = checkWaitOptions(options);
+    const value = new BigUint64Array([BigInt.asUintN(64, expected)]);
+    const outcome = await this.#watchVariable(low, high, value, checked);
+    return { released: outcome === 0, value: value[0] ?? 0n };
+  }
+
+  #watchVariable(
+    low: number,
+    high: number,
+    value: BigUint64Array<ArrayBuffer>,
+    options: AsyncWaitOptions,
+  ): Promise<number> {
+    const bytes = new Uint8Array(value.buffer);
+    const timeout = options.timeout ?? -1;
+    return wait({
+      attempt: () =>
+        this.#check(this.#calls.dsmr_lock_watch_variable(this.#handle, low, high, bytes), timeout),
+      late: () => this.#failure("TIMEOUT", timeout),
+    }, options);
   }
 
   /**
@@ -153,8 +370,16 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`: not by this backend. `DETACHED`, `CLOSED`.
    */
   release(): void {
+    const queue = this.#queue;
+    if (queue !== undefined && queue.holders > 0) {
+      const hold = this.#anonymous.pop();
+      if (hold === undefined) throw this.#failure("NOT_HELD", -1);
+      queue.drop(hold);
+      return;
+    }
     const status = this.#calls.dsmr_lock_release(this.#handle);
     if (status !== 0) this.#check(status, -1);
+    queue?.pump();
   }
 
   /**
@@ -270,10 +495,13 @@ export class LWLock {
     const [low, high] = halves(byteOffset);
     const bytes = new Uint8Array(new BigUint64Array([BigInt.asUintN(64, value)]).buffer);
     const release = options?.release === true ? 1 : 0;
+    // With tasks the release is the queue's business, too.
+    const isQueued = this.#queue !== undefined;
     this.#check(
-      this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, release),
+      this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, isQueued ? 0 : release),
       -1,
     );
+    if (isQueued && release === 1) this.release();
   }
 
   /** Whether this backend holds it, in any mode or in the given one; as LWLockHeldByMe. */
@@ -317,7 +545,7 @@ export class LWLock {
         );
       }
     } catch (cause) {
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
+      this.#letGo();
       throw new DsmrError(
         "ABANDONED",
         `The repair callback of segment "${this.#segment.name}" threw. The lock was released, ` +
@@ -328,12 +556,29 @@ export class LWLock {
     this.markConsistent();
   }
 
+  /** Whoever holds it here, it is let go. */
+  #letGo(): void {
+    if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
+      this.#calls.dsmr_lock_release(this.#handle);
+    }
+    forgetHolds(this);
+  }
+
   #check(status: number, timeout: number): number {
     if (status >= 0) return status;
     // Throws DETACHED, where that is the reason.
     void this.#segment.buffer;
-    this.#calls.dsmr_lock_explain(this.#handle, status, timeout, native().error.bytes);
-    throw lastError(status);
+    throw this.#explain(status, timeout);
+  }
+
+  #failure(code: "TIMEOUT" | "NOT_HELD", timeout: number): DsmrError {
+    return this.#explain(native().number(`DSMR_E_${code}`), timeout);
+  }
+
+  #explain(status: number, timeout: number): DsmrError {
+    const { calls, error } = native();
+    calls.dsmr_lock_explain(this.#handle, status, Math.min(Math.ceil(timeout), 0x7fffffff), error.bytes);
+    return lastError(status);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { type Calls, type Runtime, symbols } from "./symbols.ts";
+import { type Calls, type Listener, type Runtime, symbols } from "./symbols.ts";
 
 /** What we use of bun:ffi, so that other type checkers need not know it. */
 interface BunFfi {
@@ -16,9 +16,18 @@ interface BunFfi {
   toArrayBuffer(address: number, byteOffset: number, byteLength: number): ArrayBuffer;
 }
 
+/** What we use of Bun itself. */
+interface Bun {
+  version: string;
+  connect(options: {
+    fd: number;
+    socket: { data(): void; error(socket: unknown, cause: unknown): void; close(): void };
+  }): Promise<{ ref(): void; unref(): void }>;
+}
+
 /** Bun, if this is Bun. */
 export async function bunRuntime(): Promise<Runtime | undefined> {
-  const bun = (globalThis as { Bun?: { version: string } }).Bun;
+  const bun = (globalThis as { Bun?: Bun }).Bun;
   if (bun === undefined) return undefined;
   // Not written into the import itself: other runtimes would try to resolve it.
   const specifier = "bun:ffi";
@@ -35,6 +44,14 @@ export async function bunRuntime(): Promise<Runtime | undefined> {
     view(address: bigint, byteLength: number): ArrayBuffer {
       // User addresses are below 2^48 on every machine we build for.
       return ffi.toArrayBuffer(Number(address), 0, byteLength);
+    },
+    async listen(descriptor, ring, gone): Promise<Listener> {
+      const socket = await bun.connect({
+        fd: descriptor,
+        socket: { data: ring, error: (_, cause) => gone(cause), close: () => gone(undefined) },
+      });
+      socket.unref();
+      return { hold: (isHeld) => isHeld ? socket.ref() : socket.unref() };
     },
     permissionAdvice: "Bun asks for no permission: please report this.",
     environment(name: string): string | undefined {

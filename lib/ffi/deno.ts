@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Calls, type Runtime, symbols } from "./symbols.ts";
+import { type Calls, type Listener, type Runtime, symbols } from "./symbols.ts";
 
 /** What we use of Deno, so that other type checkers need not know it. */
 interface DenoFfi {
@@ -34,6 +34,17 @@ export function denoRuntime(): Runtime | undefined {
     },
     view(address: bigint, byteLength: number): ArrayBuffer {
       return deno.UnsafePointerView.getArrayBuffer(deno.UnsafePointer.create(address), byteLength);
+    },
+    async listen(descriptor, ring, gone): Promise<Listener> {
+      // Only now: the module takes some milliseconds, and not everybody waits.
+      const { Socket } = await import("node:net");
+      const socket = new Socket({ fd: descriptor, readable: true, writable: false });
+      socket.on("data", ring);
+      socket.on("error", gone);
+      socket.on("close", gone);
+      socket.resume();
+      socket.unref();
+      return { hold: (isHeld) => void (isHeld ? socket.ref() : socket.unref()) };
     },
     permissionAdvice: "Deno needs --allow-ffi without a path.",
     environment(name: string): string | undefined {

@@ -114,6 +114,31 @@ export const symbols = {
   // int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint32_t capacity,
   //                       dsmr_error *error)
   dsmr_tranches: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_doorbell(dsmr_error *error)
+  dsmr_doorbell: ["buffer"],
+  // int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity)
+  dsmr_doorbell_answer: ["buffer", "u32"],
+  // int32_t dsmr_watch_end(uint32_t watch)
+  dsmr_watch_end: ["u32"],
+  // int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode)
+  dsmr_lock_watch: ["u32", "u32"],
+  // int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low,
+  //                                  uint32_t offset_high, uint64_t *value)
+  dsmr_lock_watch_variable: ["u32", "u32", "u32", "buffer"],
+  // int32_t dsmr_word_wait(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+  //                        uint32_t expected, int32_t timeout_ms)
+  dsmr_word_wait: ["u32", "u32", "u32", "u32", "i32"],
+  // int32_t dsmr_word_wake(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+  //                        uint32_t count)
+  dsmr_word_wake: ["u32", "u32", "u32", "u32"],
+  // int32_t dsmr_word_watch(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
+  //                         uint32_t expected)
+  dsmr_word_watch: ["u32", "u32", "u32", "u32"],
+  // int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
+  //                            dsmr_error *error)
+  dsmr_segment_watch: ["u32", "buffer", "buffer"],
+  // int32_t dsmr_registry_watch(uint32_t registry, uint32_t *seen, dsmr_error *error)
+  dsmr_registry_watch: ["u32", "buffer", "buffer"],
 } as const satisfies Record<string, readonly Parameter[]>;
 
 type Argument<P> = P extends "buffer" ? Uint8Array<ArrayBuffer> : number;
@@ -126,6 +151,12 @@ export type Calls = {
   ) => number;
 };
 
+/** A doorbell being listened to. */
+export interface Listener {
+  /** Keeps the program alive, or not. */
+  hold(isHeld: boolean): void;
+}
+
 /** What a runtime must offer. `deno.ts` and `bun.ts` are the two that do. */
 export interface Runtime {
   /** Name and version, for people who look at who is attached. */
@@ -137,6 +168,11 @@ export interface Runtime {
    * RangeError if it cannot make one so large, something else if it is not allowed to.
    */
   view(address: bigint, byteLength: number): ArrayBuffer;
+  /**
+   * Calls `ring` whenever bytes have come on a socket's descriptor, `gone` when it can be
+   * listened to no more. Does not keep the program alive until told so.
+   */
+  listen(descriptor: number, ring: () => void, gone: (cause: unknown) => void): Promise<Listener>;
   /** What to do where `view` is not allowed: a sentence. */
   readonly permissionAdvice: string;
   /** An environment variable; undefined also where the program may not read it. */

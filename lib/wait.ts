@@ -1,0 +1,206 @@
+/**
+ * Waiting without blocking: what every async form of the library waits by.
+ *
+ * A wait is an attempt that is repeated. The attempt is a native call that either says how it
+ * went, or sets a watch and returns its id. When the watch fires, the library's watching thread
+ * writes a byte to this isolate's doorbell, a socket in the event loop, and the attempt is made
+ * again, here. So whatever is acquired is acquired on this thread, in this turn of the loop: an
+ * abort or a timeout can only come before it, and then nothing is held, or after it, and then
+ * the promise has been settled already.
+ *
+ * @module
+ */
+
+import { DsmrError } from "./errors.ts";
+import { check, describe, native } from "./ffi/native.ts";
+import type { Listener } from "./ffi/symbols.ts";
+
+/** How long to wait, and when to give up. */
+export interface AsyncWaitOptions {
+  /** In milliseconds. Default: for ever. */
+  timeout?: number;
+  /** Ends the waiting when it is aborted: the promise is rejected with its reason. */
+  signal?: AbortSignal;
+}
+
+/** Ids of watches are larger than every outcome. */
+const OUTCOME_MAX = 0xffff;
+/** The longest delay that timers keep exactly. */
+const TIMER_MAX_MS = 0x7fffffff;
+
+/** By the id of the watch that has been set for it. */
+const pending = new Map<number, Wait>();
+let listener: Listener | undefined;
+let listening: Promise<void> | undefined;
+
+const ids = new Uint32Array(64);
+const idBytes = new Uint8Array(ids.buffer);
+
+/** Makes what is due go on; also those whose watch was ended by a detach or a close. */
+function answer(): void {
+  for (;;) {
+    const count = native().calls.dsmr_doorbell_answer(idBytes, ids.length);
+    // All of them first: a step may set watches, and so answer in between.
+    const fired = [...ids.subarray(0, count)].map((id) => {
+      const wait = pending.get(id);
+      pending.delete(id);
+      return wait;
+    });
+    for (const wait of fired) wait?.step();
+    if (count < ids.length) break;
+  }
+  listener?.hold(pending.size > 0);
+}
+
+/** Listens to this isolate's doorbell, from the first wait on. */
+async function listen(): Promise<void> {
+  const { calls, error, runtime } = native();
+  const descriptor = check(calls.dsmr_doorbell(error.bytes));
+  listener = await runtime.listen(descriptor, answer, (cause) => {
+    // Nobody but a program that closes descriptors that are not its own does that.
+    for (const wait of [...pending.values()]) wait.fail(brokenDoorbell(cause));
+  });
+}
+
+function brokenDoorbell(cause: unknown): DsmrError {
+  return new DsmrError(
+    "UNSUPPORTED",
+    "The socket by which waits are told has been closed by other code of this program. " +
+      "Nothing that waits can go on in it.",
+    { cause },
+  );
+}
+
+/**
+ * Makes every wait try again: after something was detached or closed, so that those that wait
+ * for it find out.
+ */
+export function retryAll(): void {
+  if (pending.size === 0) return;
+  const all = [...pending];
+  pending.clear();
+  for (const [id, wait] of all) {
+    native().calls.dsmr_watch_end(id);
+    wait.step();
+  }
+  listener?.hold(pending.size > 0);
+}
+
+/** What a wait needs to know. */
+export interface WaitRequest {
+  /**
+   * One native attempt. An outcome up to 65,535 ends the wait; a larger number is a watch. What
+   * it throws ends the wait, too.
+   */
+  attempt(): number;
+  /** Takes back what the attempt has left in shared memory, when the wait is given up. */
+  giveUp?(): void;
+  /** What a wait that takes too long is rejected with. */
+  late(): unknown;
+}
+
+class Wait {
+  readonly #request: WaitRequest;
+  readonly #signal: AbortSignal | undefined;
+  readonly #resolve: (outcome: number) => void;
+  readonly #reject: (reason: unknown) => void;
+  readonly #onAbort = (): void => this.fail(this.#signal?.reason);
+  #watch = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #hasEnded = false;
+
+  constructor(
+    request: WaitRequest,
+    { timeout, signal }: AsyncWaitOptions,
+    resolve: (outcome: number) => void,
+    reject: (reason: unknown) => void,
+  ) {
+    this.#request = request;
+    this.#signal = signal;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.step();
+    if (this.#hasEnded) return;
+    signal?.addEventListener("abort", this.#onAbort);
+    if (timeout !== undefined && timeout !== Infinity) this.#expire(performance.now() + timeout);
+  }
+
+  #expire(until: number): void {
+    const left = until - performance.now();
+    if (left <= 0) this.fail(this.#request.late());
+    else this.#timer = setTimeout(() => this.#expire(until), Math.min(left, TIMER_MAX_MS));
+  }
+
+  /** Attempts, and ends, or watches. */
+  step(): void {
+    this.#watch = 0;
+    let outcome: number;
+    try {
+      outcome = this.#request.attempt();
+    } catch (error) {
+      this.#end();
+      this.#reject(error);
+      return;
+    }
+    if (outcome > OUTCOME_MAX) {
+      this.#watch = outcome;
+      pending.set(outcome, this);
+    } else {
+      this.#end();
+      this.#resolve(outcome);
+    }
+  }
+
+  /** Gives up. */
+  fail(reason: unknown): void {
+    if (this.#hasEnded) return;
+    native().calls.dsmr_watch_end(this.#watch);
+    pending.delete(this.#watch);
+    this.#end();
+    this.#request.giveUp?.();
+    this.#reject(reason);
+    listener?.hold(pending.size > 0);
+  }
+
+  #end(): void {
+    this.#hasEnded = true;
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+  }
+}
+
+/**
+ * Attempts until there is an outcome; settles with it, with the signal's reason, or with what
+ * `late` makes. The first attempt is made when the doorbell hangs: at once, but for the first
+ * wait of the isolate.
+ */
+export async function wait(request: WaitRequest, options: AsyncWaitOptions): Promise<number> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  if (listener === undefined) {
+    listening ??= listen().catch((error) => {
+      listening = undefined;
+      throw error;
+    });
+    await listening;
+    signal?.throwIfAborted();
+  }
+  return await new Promise<number>((resolve, reject) => {
+    new Wait(request, options, resolve, reject);
+    listener?.hold(pending.size > 0);
+  });
+}
+
+/** Checks the options of an async call. */
+export function checkWaitOptions(options: AsyncWaitOptions | undefined): AsyncWaitOptions {
+  const { timeout, signal } = options ?? {};
+  if (timeout !== undefined && (typeof timeout !== "number" || !(timeout >= 0))) {
+    throw new RangeError(
+      `The timeout is ${describe(timeout)}; it must be 0 or more milliseconds, or omitted.`,
+    );
+  }
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(`The signal is ${describe(signal)}, not an AbortSignal.`);
+  }
+  return { ...(timeout === undefined ? {} : { timeout }), ...(signal === undefined ? {} : { signal }) };
+}
