@@ -45,7 +45,7 @@ const test_programs = [_][]const u8{
 };
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.
-const partner_programs = [_][]const u8{"interleave.c"};
+const partner_programs = [_][]const u8{ "interleave.c", "storm_member.c" };
 const bench_programs = [_][]const u8{ "floor.c", "lock.c" };
 
 const cross_targets = [_]std.Target.Query{
