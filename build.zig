@@ -53,7 +53,7 @@ const test_programs = [_][]const u8{
 };
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.
-const partner_programs = [_][]const u8{"interleave.c"};
+const partner_programs = [_][]const u8{ "interleave.c", "storm_member.c" };
 const bench_programs = [_][]const u8{ "floor.c", "pair.c", "death.c", "ping.c" };
 
 const cross_targets = [_]std.Target.Query{
