@@ -376,6 +376,22 @@ static void forked_child_inherits_no_handles_and_disturbs_nobody(void) {
   CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
 }
 
+/* The child's bell must not be linked to the parent's: musl keeps the parent's list in it. */
+static void forked_child_that_dies_leaves_its_parent_whole(void) {
+  uint32_t registry = check_open("r", 0, 0);
+  struct gate opened = gate_make();
+  pid_t child = check_fork();
+  if (child == 0) {
+    (void)check_open("r", 0, 0);
+    gate_open(&opened);
+    for (;;) pause();
+  }
+  gate_pass(&opened);
+  CHECK_KILL(child);
+  CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
+  CHECK_OK(dsmr_registry_close(registry));
+}
+
 static void exported_numbers_are_whole_at_any_capacity(void) {
   static char text[65536];
   static char part[65536];
@@ -409,6 +425,7 @@ static const struct check_test tests[] = {
     TEST(stale_and_made_up_handles_are_closed),
     TEST(handles_of_another_thread_are_unsupported),
     TEST(forked_child_inherits_no_handles_and_disturbs_nobody),
+    TEST(forked_child_that_dies_leaves_its_parent_whole),
     TEST(exported_numbers_are_whole_at_any_capacity),
 };
 CHECK_MAIN(tests)
