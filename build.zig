@@ -2,7 +2,8 @@
 //!
 //!   zig build                    this machine's library, headers and C examples, in zig-out/
 //!   zig build cross              the library for every supported target, in zig-out/cross/
-//!   zig build test               builds and runs the C tests; -Dsanitize=undefined|thread
+//!   zig build test               builds and runs the C tests; -Dsanitize=undefined|thread,
+//!                                -Dtest-target=musl, -Dtest-target=arm64 -Demulator=qemu-aarch64
 //!   zig build bench              the C benchmarks, in zig-out/bin/
 
 const std = @import("std");
@@ -57,7 +58,7 @@ const test_programs = [_][]const u8{
 };
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.
-const partner_programs = [_][]const u8{"interleave.c"};
+const partner_programs = [_][]const u8{ "interleave.c", "storm_member.c" };
 const bench_programs = [_][]const u8{ "floor.c", "pair.c", "death.c", "ping.c" };
 
 const cross_targets = [_]std.Target.Query{
@@ -91,8 +92,14 @@ const release_flags = flags ++ [_][]const u8{ "-fno-unwind-tables", "-fno-asynch
 
 const Sanitize = enum { none, undefined, thread };
 
+/// What the C tests are built for. The latter two are linked statically against musl: an arm64
+/// program then needs nothing of an arm64 system.
+const TestTarget = enum { host, musl, arm64 };
+
 pub fn build(b: *std.Build) void {
     const sanitize = b.option(Sanitize, "sanitize", "Sanitizer of the C tests (default: none)") orelse .none;
+    const test_target = b.option(TestTarget, "test-target", "What the C tests are built for (default: host)") orelse .host;
+    const emulator = b.option([]const u8, "emulator", "The program that runs the C tests");
 
     const host = b.graph.host;
     const library = addSharedLibrary(b, .{
@@ -105,7 +112,11 @@ pub fn build(b: *std.Build) void {
     }
     const all = b.getInstallStep();
     for (example_programs) |name| all.dependOn(installProgram(b, b.fmt("examples/{s}", .{name}), library));
-    for (partner_programs) |name| all.dependOn(installProgram(b, b.fmt("c/tests/{s}", .{name}), library));
+    for (partner_programs) |name| {
+        all.dependOn(installProgram(b, b.fmt("c/tests/{s}", .{name}), library));
+        if (host.result.os.tag != .linux) continue;
+        all.dependOn(installMuslProgram(b, b.fmt("c/tests/{s}", .{name}), library));
+    }
 
     const cross = b.step("cross", "Build the library for every supported target");
     for (cross_targets) |query| {
@@ -117,13 +128,27 @@ pub fn build(b: *std.Build) void {
     }
 
     const tests = b.step("test", "Build and run the C tests");
+    const tests_for = switch (test_target) {
+        .host => host,
+        .musl => b.resolveTargetQuery(.{
+            .cpu_arch = host.result.cpu.arch,
+            .os_tag = .linux,
+            .abi = .musl,
+        }),
+        .arm64 => b.resolveTargetQuery(.{ .cpu_arch = .aarch64, .os_tag = .linux, .abi = .musl }),
+    };
     var programs: [test_programs.len]*Compile = undefined;
     for (&programs, test_programs) |*program, name| {
-        program.* = addProgram(b, b.fmt("c/tests/{s}", .{name}), testModule(b, sanitize));
+        program.* = addProgram(b, b.fmt("c/tests/{s}", .{name}), testModule(b, tests_for, sanitize));
         addLibrarySources(b, program.*.root_module);
+        // What takes many repetitions takes fewer.
+        if (emulator != null) program.*.root_module.addCMacro("CHECK_EMULATED", "1");
+        if (test_target != .host) program.*.root_module.addCMacro("CHECK_LIBC_INSIDE", "1");
     }
     for (programs) |program| {
-        const run = b.addRunArtifact(program);
+        const run = std.Build.Step.Run.create(b, b.fmt("run {s}", .{program.name}));
+        if (emulator) |path| run.addArg(path);
+        run.addArtifactArg(program);
         // Inherited output reaches the caller also when the program succeeds, and Zig runs
         // such programs one at a time, always.
         run.stdio = .inherit;
@@ -184,7 +209,24 @@ fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
 
 /// Builds a program of one C file for this machine, which uses the installed library.
 fn installProgram(b: *std.Build, source: []const u8, library: *Compile) *std.Build.Step {
-    const program = addProgram(b, source, releaseModule(b, b.graph.host));
+    return linkInstalled(b, addProgram(b, source, releaseModule(b, b.graph.host)), library);
+}
+
+/// The same with musl as its libc, named `...-musl`: the one library serves that, too.
+fn installMuslProgram(b: *std.Build, source: []const u8, library: *Compile) *std.Build.Step {
+    const target = b.resolveTargetQuery(.{
+        .cpu_arch = b.graph.host.result.cpu.arch,
+        .os_tag = .linux,
+        .abi = .musl,
+    });
+    const program = addProgram(b, source, releaseModule(b, target));
+    program.linkage = .dynamic;
+    program.name = b.fmt("{s}-musl", .{program.name});
+    program.out_filename = program.name;
+    return linkInstalled(b, program, library);
+}
+
+fn linkInstalled(b: *std.Build, program: *Compile, library: *Compile) *std.Build.Step {
     // As a file: linking the step would add a run path into .zig-cache.
     program.root_module.addObjectFile(library.getEmittedBin());
     // Relative to the program, so that the tree can be moved.
@@ -224,9 +266,9 @@ fn releaseModule(b: *std.Build, target: ResolvedTarget) *std.Build.Module {
 }
 
 /// What the tests check: the same sources, with line numbers and perhaps a sanitizer.
-fn testModule(b: *std.Build, sanitize: Sanitize) *std.Build.Module {
+fn testModule(b: *std.Build, target: ResolvedTarget, sanitize: Sanitize) *std.Build.Module {
     const module = b.createModule(.{
-        .target = b.graph.host,
+        .target = target,
         .optimize = .debug,
         .strip = false,
         // Zig turns a trapping UBSan on in debug builds unless told otherwise. `full` says

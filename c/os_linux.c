@@ -306,9 +306,34 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
 #define UNWATCHED
 #endif
 
+/* The calling thread's list, as the kernel knows it. False: this kernel keeps no such lists. */
+static bool robust_list(struct robust_list_head **list) {
+  size_t size = 0;
+  *list = NULL;
+  return syscall(SYS_get_robust_list, 0, list, &size) == 0;
+}
+
+/* From a thread's control block to its list: the same for all threads, and in a forked child. */
+static _Atomic uintptr_t robust_list_offset;
+
+/*
+ * The kernel gives a forked child no list. glibc begins a new one; musl keeps the parent's, and
+ * linking a mutex to it would write into the parent's bell, which is in shared memory: an
+ * address of the child's, by which the parent then crashes when it takes its bell down.
+ */
+static void forget_parents_bells(const struct robust_list_head *list) {
+  uintptr_t offset = atomic_load_explicit(&robust_list_offset, memory_order_relaxed);
+  if (list != NULL || offset == 0) return;
+  struct robust_list_head *stale = (void *)(os_thread() + offset);
+  stale->list.next = &stale->list;
+}
+
 int32_t os_bell_hang(void *room) {
   _Static_assert(sizeof(pthread_mutex_t) <= OS_BELL_SIZE, "the room is too small");
   FAULT();
+  struct robust_list_head *list;
+  if (!robust_list(&list)) return -ENOTSUP;
+  forget_parents_bells(list);
   memset(room, 0, OS_BELL_SIZE);
   pthread_mutexattr_t attributes;
   int32_t outcome = pthread_mutexattr_init(&attributes);
@@ -319,9 +344,14 @@ int32_t os_bell_hang(void *room) {
   (void)pthread_mutexattr_destroy(&attributes);
   if (outcome == 0) outcome = pthread_mutex_lock(room);
   if (outcome != 0) return -outcome;
-  uint32_t tid = os_tid();
-  for (int32_t i = 0; i < 2; i++) {
-    if ((((uint32_t *)room)[i] & FUTEX_TID_MASK) == tid) return i;
+  /* musl tells the kernel of its list only now. */
+  if (robust_list(&list) && list != NULL) {
+    atomic_store_explicit(&robust_list_offset, (uintptr_t)list - os_thread(),
+                          memory_order_relaxed);
+    uint32_t tid = os_tid();
+    for (int32_t i = 0; i < 2; i++) {
+      if ((((uint32_t *)room)[i] & FUTEX_TID_MASK) == tid) return i;
+    }
   }
   (void)pthread_mutex_unlock(room);
   return -ENOTSUP;

@@ -4,19 +4,9 @@ import { assert, assertEquals } from "@std/assert";
 import process from "node:process";
 import { test } from "node:test";
 import { hashOf, patternByte } from "./_agent.ts";
+import { randomFrom } from "./_random.ts";
 import { assertFails, inScene, succeeded, until } from "./_scene.ts";
 import { type Child, otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
-
-/** Mulberry32: the same seed kills at the same moments, as far as a machine lets it. */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ state >>> 15, 1 | state);
-    mixed = mixed + Math.imul(mixed ^ mixed >>> 7, 61 | mixed) ^ mixed;
-    return ((mixed ^ mixed >>> 14) >>> 0) / 4294967296;
-  };
-}
 
 /** Gives the moment to the microsecond, which a timer would not. */
 function spin(milliseconds: number): void {

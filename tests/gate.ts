@@ -14,7 +14,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { arch } from "node:os";
+import { arch, platform } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import {
@@ -28,6 +28,7 @@ import {
   zigEnv,
   zigLibFolder,
 } from "../.ci/toolchain.ts";
+import { installed, qemu } from "../.ci/system_packages.ts";
 
 const STEP_LIMIT_MS = 20 * 60 * 1000;
 
@@ -52,6 +53,8 @@ interface Step {
   name: string;
   /** The program and its arguments. A function, because it may have to install the program. */
   command: () => string[];
+  /** Why it cannot run on this machine, if so. */
+  skip?: () => string | undefined;
   /** Reads a test runner's closing lines. Without it the exit code is the one result. */
   count?: (output: string) => Counts;
 }
@@ -91,6 +94,25 @@ const tests: Step[] = [
   cTests("c", "none"),
   cTests("c-undefined", "undefined"),
   cTests("c-thread", "thread"),
+  // The other libc, in one program with the library: its lists of mutexes are not glibc's.
+  { ...cTests("c-musl", "none", "-Dtest-target=musl"), skip: () => unlessLinux() },
+  {
+    // Without robust mutexes, which the emulator does not have: the library's other ways, too.
+    ...cTests("c-arm64", "none", "-Dtest-target=arm64", `-Demulator=${qemu()}`),
+    skip: () => {
+      if (qemu() !== undefined) return unlessLinux();
+      return arch() === "arm64"
+        ? "this machine is one: step c runs them"
+        : "qemu-aarch64 is not installed (apt-get install qemu-user)";
+    },
+  },
+  {
+    name: "models",
+    command: () => [deno, "run", "-A", "c/tests/models/run.ts", "--small"],
+    skip: () =>
+      installed("spin") === undefined ? "spin is not installed (apt-get install spin)" : undefined,
+    count: (output) => countClosingLines(output, 1),
+  },
   {
     name: "deno",
     command: () => [
@@ -111,10 +133,14 @@ const tests: Step[] = [
   },
 ];
 
-function cTests(name: string, sanitize: string): Step {
+function unlessLinux(): string | undefined {
+  return platform() === "linux" ? undefined : "this is not Linux";
+}
+
+function cTests(name: string, sanitize: string, ...more: string[]): Step {
   return {
     name,
-    command: () => [zig(), "build", "test", `-Dsanitize=${sanitize}`],
+    command: () => [zig(), "build", "test", `-Dsanitize=${sanitize}`, ...more],
     count: countC,
   };
 }
@@ -136,7 +162,7 @@ function clangTidyCommand(): string[] {
 }
 
 function typescriptFolders(): string[] {
-  const folders = ["lib", "tests", "examples", "bench", ".ci"];
+  const folders = ["lib", "tests", "examples", "bench", "c", ".ci"];
   return folders.filter((folder) => readdirSync(root).includes(folder));
 }
 
@@ -146,10 +172,13 @@ function filesIn(folder: string, ending: string): string[] {
     .map((name) => join(folder, name));
 }
 
-/** Adds up the closing lines of the C test programs: exactly one from each program. */
 function countC(output: string): Counts {
+  return countClosingLines(output, filesIn("c/tests", "_test.c").length);
+}
+
+/** Adds up closing lines like our own: exactly one from each program. */
+function countClosingLines(output: string, programs: number): Counts {
   const lines = [...output.matchAll(/^(\d+) passed, (\d+) failed$/gm)];
-  const programs = filesIn("c/tests", "_test.c").length;
   const counts = {
     passed: sum(lines.map((line) => line[1])),
     failed: sum(lines.map((line) => line[2])),
@@ -184,6 +213,8 @@ const total: Counts = { passed: 0, failed: 0 };
 
 /** Runs a step, prints its line, and adds its counts to the total. */
 async function runStep(step: Step): Promise<void> {
+  const reason = step.skip?.();
+  if (reason !== undefined) return print(`skip   ${step.name.padEnd(11)} skipped: ${reason}`);
   const begun = performance.now();
   const { output, trouble } = await runCommand(step);
   const seconds = ((performance.now() - begun) / 1000).toFixed(1);
@@ -209,6 +240,9 @@ async function runStep(step: Step): Promise<void> {
   if (problem !== undefined || verbose) print(output.trimEnd().replace(/^/gm, "  | "));
   print(`${verdict.padEnd(6)} ${step.name.padEnd(11)} ${seconds.padStart(6)} s${details}`);
   if (problem !== undefined) print(`       ${step.name}: ${problem}`);
+  // A test that cannot run here says so by such a line.
+  const skipped = new Set([...output.matchAll(/^ *skipped: (.*)$/gm)].map((line) => line[1]));
+  if (!verbose) { for (const why of skipped) print(`       skipped in ${step.name}: ${why}`); }
   total.passed += counts.passed;
   total.failed += counts.failed;
 }

@@ -45,6 +45,15 @@ const char *__tsan_default_options(void);
 const char *__tsan_default_options(void) { return "halt_on_error=1"; }
 #endif
 
+/* 1: run by an emulator, which takes ten times as long. */
+#ifndef CHECK_EMULATED
+#define CHECK_EMULATED 0
+#endif
+/* 1: libc is linked in, so its code lies between ours. */
+#ifndef CHECK_LIBC_INSIDE
+#define CHECK_LIBC_INSIDE 0
+#endif
+
 /* The test's own directory, for every `directory` argument. */
 static char check_directory[64];
 #define DIRECTORY check_directory, (uint32_t)strlen(check_directory)

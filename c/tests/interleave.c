@@ -8,6 +8,9 @@
  *   hold SEGMENT SIZE BYTE   the same, but its init callback reports, and reads a line first
  *   fail SEGMENT SIZE        the same, but its init callback fails
  *   add INDEX VALUE          adds to a word of the last segment, atomically
+ *   acquire MODE             takes the last segment's lock: exclusive or shared
+ *   release                  lets it go
+ *   fork                     forks a child that only keeps what it inherits; answers its pid
  *   drop SEGMENT             removes the segment's name
  *   detach                   detaches the last segment
  *   close                    leaves the registry
@@ -100,6 +103,41 @@ static void answer(int32_t status, const dsmr_error *error) {
   }
 }
 
+static void acquire(const char *mode_name) {
+  dsmr_error error = {0};
+  uint32_t mode = strcmp(mode_name, "shared") == 0 ? DSMR_SHARED : DSMR_EXCLUSIVE;
+  int32_t lock = dsmr_lock_of_segment(segment, &error);
+  int32_t outcome = lock;
+  while (lock >= 0) {
+    outcome = dsmr_lock_acquire((uint32_t)lock, mode, -1);
+    if (outcome != DSMR_LOCK_BUSY) break;
+  }
+  if (outcome < 0) {
+    fail(outcome, &error);
+    return;
+  }
+  bool is_abandoned = outcome == DSMR_LOCK_ABANDONED;
+  if (is_abandoned) (void)dsmr_lock_mark_consistent((uint32_t)lock);
+  printf("{\"ok\":true,\"abandoned\":%s}\n", is_abandoned ? "true" : "false");
+}
+
+static void release(void) {
+  dsmr_error error = {0};
+  int32_t lock = dsmr_lock_of_segment(segment, &error);
+  answer(lock < 0 ? lock : dsmr_lock_release((uint32_t)lock), &error);
+}
+
+/* The test kills the child; a minute is for the case that it cannot. */
+static void fork_keeper(void) {
+  pid_t child = fork();
+  if (child == 0) {
+    for (int fd = 0; fd < 3; fd++) close(fd);
+    sleep(60);
+    _exit(0);
+  }
+  printf("{\"ok\":%s,\"value\":%ld}\n", child < 0 ? "false" : "true", (long)child);
+}
+
 static void open_registry(const char *directory, const char *name) {
   dsmr_error error = {0};
   dsmr_registry_options options = {.timeout_ms = -1, .label = "interleave"};
@@ -134,6 +172,12 @@ static void run(char *line) {
     get(words[1], size, init);
   } else if (strcmp(words[0], "add") == 0) {
     add(strtoull(words[1], NULL, 10), atoi(words[2]));
+  } else if (strcmp(words[0], "acquire") == 0) {
+    acquire(words[1]);
+  } else if (strcmp(words[0], "release") == 0) {
+    release();
+  } else if (strcmp(words[0], "fork") == 0) {
+    fork_keeper();
   } else if (strcmp(words[0], "drop") == 0) {
     answer(dsmr_segment_drop(registry, words[1], (uint32_t)strlen(words[1]), &error), &error);
   } else if (strcmp(words[0], "detach") == 0) {

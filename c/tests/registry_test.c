@@ -354,7 +354,22 @@ static void handles_of_another_thread_are_unsupported(void) {
   CHECK_INT(dsmr_segment_is_current(handles.segment), 1);
 }
 
+/* Linux since 4.14; qemu-user before 8 says yes and does not. */
+static bool memory_is_wiped_by_fork(void) {
+  void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(memory != MAP_FAILED);
+  if (madvise(memory, 4096, MADV_WIPEONFORK) != 0) return false;
+  *(volatile char *)memory = 1;
+  pid_t child = check_fork();
+  if (child == 0) _exit(*(volatile char *)memory);
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  munmap(memory, 4096);
+  return status == 0;
+}
+
 static void forked_child_inherits_no_handles_and_disturbs_nobody(void) {
+  if (!memory_is_wiped_by_fork()) check_skip("this system does not wipe memory in forked children");
   uint32_t registry = check_open("r", 0, 0);
   uint32_t segment = check_create(registry, "s", 8, DSMR_LIFETIME_ATTACHED, 1);
   int descriptors = check_descriptors();
@@ -374,6 +389,22 @@ static void forked_child_inherits_no_handles_and_disturbs_nobody(void) {
   CHECK_INT(dsmr_registry_is_usable(registry), 1);
   CHECK_INT(dsmr_segment_is_current(segment), 1);
   CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
+}
+
+/* The child's bell must not be linked to the parent's: musl keeps the parent's list in it. */
+static void forked_child_that_dies_leaves_its_parent_whole(void) {
+  uint32_t registry = check_open("r", 0, 0);
+  struct gate opened = gate_make();
+  pid_t child = check_fork();
+  if (child == 0) {
+    (void)check_open("r", 0, 0);
+    gate_open(&opened);
+    for (;;) pause();
+  }
+  gate_pass(&opened);
+  CHECK_KILL(child);
+  CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
+  CHECK_OK(dsmr_registry_close(registry));
 }
 
 static void exported_numbers_are_whole_at_any_capacity(void) {
@@ -409,6 +440,7 @@ static const struct check_test tests[] = {
     TEST(stale_and_made_up_handles_are_closed),
     TEST(handles_of_another_thread_are_unsupported),
     TEST(forked_child_inherits_no_handles_and_disturbs_nobody),
+    TEST(forked_child_that_dies_leaves_its_parent_whole),
     TEST(exported_numbers_are_whole_at_any_capacity),
 };
 CHECK_MAIN(tests)
