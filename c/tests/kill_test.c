@@ -264,7 +264,7 @@ static void kill_at_every_point(const struct operation *operation) {
   waits = gate_make();
   warm_up();
   killing_run(live_once, operation, operation->effect != 0 || operation->is_creating, 7,
-              UINT32_MAX);
+              false);
 }
 
 /* ---- the operations ---------------------------------------------------------------------------- */

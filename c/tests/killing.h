@@ -31,10 +31,10 @@ struct killing {
   size_t point;
   bool is_recording;
   bool is_exact; /* the child was killed at just that point */
-  /* What is tried by default: libc's every so-many-th instruction; of the library's own each
-   * one, but in loops, after so many rounds, again every so-many-th. */
+  /* What is tried by default: every so-many-th instruction, and the library's own ones: each
+   * time that they are executed, or the first and the last time. */
   uint32_t step;
-  uint32_t rounds;
+  bool skips_repeated;
 };
 
 /* Returns how far the operation has come, as far as can be seen; 0 = no effect yet. */
@@ -76,13 +76,14 @@ static inline bool killing_is_due(const struct killing *killing) {
   if (point->iteration >= 64) return false;
   if (killing_tries_all() || point->is_boundary || killing->point % killing->step == 0) return true;
   if (KILLING_SAMPLES || !point->is_own || point->iteration != 0) return false;
-  return point->occurrence <= killing->rounds;
+  return !killing->skips_repeated || point->occurrence == 1 || point->is_last;
 }
 
 /* Lives once for each point. With `has_effect` it must be there in the end. */
 static inline void killing_run(killing_life life, const void *operation, bool has_effect,
-                               uint32_t step, uint32_t rounds) {
-  struct killing killing = {.is_recording = true, .step = step, .rounds = rounds};
+                               uint32_t step, bool skips_repeated) {
+  struct killing killing = {
+      .is_recording = true, .step = step, .skips_repeated = skips_repeated};
   uint32_t effect = life(operation, &killing);
   CHECK(effect != 0 || !has_effect);
   CHECK(killing.trace.count > 20);

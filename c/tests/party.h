@@ -10,6 +10,8 @@
 
 #include "check.h"
 
+#include "os.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -82,7 +84,7 @@ enum what {
   DETACH,
   CLOSE,
   END_THREAD, /* takes it exclusively in a thread that ends */
-  LEAVE_WHEN_ASKED, /* value: the address of a shared word; becomes 1: leave, and make it 2 */
+  LEAVE_WHEN_ASKED, /* value: the address of a shared word; becomes 1: leave, make it 2 */
 };
 
 struct order {
@@ -145,9 +147,10 @@ static inline int32_t carry_out(struct place *place, struct order *order) {
       return 0;
     case LEAVE_WHEN_ASKED:
       asked = (_Atomic uint32_t *)(uintptr_t)order->value;
-      while (atomic_load(asked) == 0) usleep(20);
+      while (atomic_load(asked) == 0) os_futex_wait(asked, 0, 1000000000);
       outcome = dsmr_lock_release(lock);
       atomic_store(asked, 2);
+      (void)os_futex_wake(asked, 1);
       return outcome;
   }
   return -1;
