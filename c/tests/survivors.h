@@ -21,7 +21,10 @@
 #ifndef PATIENCE_MS
 #define PATIENCE_MS 60000
 #endif
+/* Slots are given in order: this process, the keeper, the waiter, and then who is to die. */
 #define LIVE_BACKENDS 3
+#define WAITER_SLOT 2u
+#define SLOTS 16u /* of place_enter's registry */
 
 /* The lock that operations are about, in the segment's bytes. */
 #define MAIN 1u
@@ -129,6 +132,53 @@ static inline void check_is_kept(uint32_t mode) {
   }
 }
 
+/* Which locks the records of a slot name: bit i is lock i, bit LOCKS + i that it waits for it. */
+static inline uint32_t records_of(const struct backend_slot *slot) {
+  uint32_t named = 0;
+  for (uint32_t k = 0; k <= HELD_MAX; k++) {
+    uint64_t record = atomic_load(k < HELD_MAX ? &slot->held[k] : &slot->waiting_lock);
+    uint64_t line = HELD_LINE(record);
+    uint32_t lock = line == SEGMENT_LOCK_OFFSET / LOCK_SIZE
+                        ? 0
+                        : (uint32_t)(line - SEGMENT_DATA_OFFSET / LOCK_SIZE);
+    if (record != 0 && lock < LOCKS) named |= 1u << (k < HELD_MAX ? lock : LOCKS + lock);
+  }
+  return named;
+}
+
+/*
+ * Every mark in a lock has its record in the journal, or the next tenant of the slot inherits
+ * it. Whoever takes the lock takes out strangers that it meets, too, and would hide that: so
+ * this comes first. The waiter may be acting meanwhile: it is left out, and as it may be
+ * reaping, which takes away the mark and then the record, the records are read first.
+ */
+static inline void check_marks(void) {
+  const struct control_header *header = (const void *)control;
+  const struct backend_slot *slots = (const void *)(control + header->backends_offset);
+  uint32_t named[SLOTS];
+  uint32_t generations[SLOTS];
+  CHECK_INT(header->backend_count_max, SLOTS);
+  for (uint32_t n = 0; n < SLOTS; n++) {
+    named[n] = records_of(&slots[n]);
+    generations[n] = SLOT_GENERATION(atomic_load(&slots[n].word));
+  }
+  for (uint32_t i = 0; i < LOCKS; i++) {
+    uint64_t readers = atomic_load(&lock_of(i)->readers[0]);
+    uint32_t owner = LOCK_TOKEN(atomic_load(&lock_of(i)->owner));
+    uint32_t starving = LOCK_TOKEN(atomic_load(&lock_of(i)->starving));
+    for (uint32_t n = 0; n < SLOTS; n++) {
+      if (n == WAITER_SLOT) continue;
+      uint32_t token = LOCK_TOKEN_OF(BACKEND_ID(generations[n], n));
+      bool has_mark = (readers >> n & 1) != 0 || owner == token;
+      if (has_mark) CHECK((named[n] & 1u << i) != 0);
+      if (starving == token) CHECK((named[n] & 1u << (LOCKS + i)) != 0);
+      /* Of an earlier tenant: that one was reaped and the mark is still there. */
+      if (owner != token) CHECK(owner == 0 || LOCK_TOKEN_SLOT(owner) != n);
+      if (starving != token) CHECK(starving == 0 || LOCK_TOKEN_SLOT(starving) != n);
+    }
+  }
+}
+
 /* The keeper is where it was, whatever the dead one did; then it leaves. */
 static inline void dismiss_keeper(void) {
   uint32_t mode = operation->keeper;
@@ -140,7 +190,8 @@ static inline void dismiss_keeper(void) {
       leave(MAIN);
     }
     /* Reaps; and lists the keeper, and who waits. */
-    CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), operation->waiter.mode != 0 ? 2 : 1);
+    int32_t listed = operation->waiter.mode != 0 ? 2 : 1;
+    CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), listed);
     check_is_kept(mode);
   }
   if (operation->leaves == 0) {
@@ -264,6 +315,7 @@ static inline void check_nothing_is_left(void) {
 /* Examines what is left. Returns of how many locks it shows that they are let go, or, where
  * that is the effect, whether there was one abandoned. */
 static inline uint32_t survive(bool reaps_first) {
+  check_marks();
   /* Who wants a lock reaps who is in the way; but sleeps first, so not each time. */
   if (reaps_first) CHECK_OK(dsmr_locks(here.registry, NULL, 0, &check_error));
   dismiss_keeper();
