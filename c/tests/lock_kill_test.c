@@ -164,7 +164,7 @@ static uint32_t live_once(const void *which, struct killing *killing) {
   if (operation->dead != 0) leave_dead(operation->dead);
   send_waiter();
   killing_end(killing, child);
-  return survive(killing->point % 8 != 0);
+  return survive(killing->point % 32 != 0);
 }
 
 /* Runs all kinds of things once here, so that no child resolves symbols or makes its first
