@@ -52,6 +52,7 @@ const test_programs = [_][]const u8{
     "hostile_test.c",
     "fault_test.c",
     "kill_test.c",
+    "lock_kill_test.c",
     "lock_test.c",
     "lock_calls_test.c",
     "lock_storm_test.c",

@@ -11,7 +11,7 @@
  * call, and every 7th of libc's other ones. DSMR_KILL_ALL=1 tries all. (Of a string
  * instruction that is one point for each of the first 64 words it moves; by default, one.)
  */
-#include "tracer.h"
+#include "killing.h"
 
 #include "layout.h"
 
@@ -202,22 +202,10 @@ static bool survive(const struct operation *operation, bool waiter_initialised) 
 
 /* ---- children ---------------------------------------------------------------------------------- */
 
-static pid_t start_child(const struct operation *operation) {
-  pid_t child = check_fork();
-  if (child == 0) {
-    if (operation->prepare != NULL) operation->prepare();
-    CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
-    TRACER_STOP();
-    operation->act();
-    TRACER_STOP();
-    _exit(1);
-  }
-  tracer_meet(child);
-  return child;
-}
+static struct gate waits;
 
 /* Waits for "new" until it has it, in whatever way. Exits with 2 if it had to initialise. */
-static pid_t start_waiter(const struct gate *waits) {
+static pid_t start_waiter(void) {
   pid_t child = check_fork();
   if (child != 0) return child;
   uint32_t own = open_k();
@@ -225,7 +213,7 @@ static pid_t start_waiter(const struct gate *waits) {
   dsmr_segment_ticket ticket = {0};
   int32_t outcome = dsmr_segment_begin(own, "new", 3, &request, &ticket, &check_error);
   CHECK_INT(outcome, DSMR_WAIT);
-  gate_open(waits);
+  gate_open(&waits);
   while (outcome == DSMR_WAIT) {
     CHECK_OK(dsmr_segment_wait(own, "new", 3, &request, &ticket, &check_error));
     outcome = dsmr_segment_begin(own, "new", 3, &request, &ticket, &check_error);
@@ -241,41 +229,22 @@ static pid_t start_waiter(const struct gate *waits) {
   _exit(2);
 }
 
-/* One child killed at point `n`. Tells whether it was exactly there, and the effect. */
-static bool kill_once(const struct operation *operation, const struct trace *trace, size_t n,
-                      const struct gate *waits, bool *effect) {
+static uint32_t live_once(const void *which, struct killing *killing) {
+  const struct operation *operation = which;
   make_world(operation);
-  pid_t child = start_child(operation);
+  pid_t child = killing_start(operation->prepare, operation->act);
   pid_t waiter = 0;
   if (operation->has_waiter) {
-    waiter = start_waiter(waits);
-    gate_pass(waits);
+    waiter = start_waiter();
+    gate_pass(&waits);
   }
-  bool is_exact = tracer_kill_at(child, trace, n);
+  killing_end(killing, child);
   int status = 0;
   if (waiter != 0) {
     CHECK(waitpid(waiter, &status, 0) == waiter);
     CHECK(status == 0 || status == 2 << 8);
   }
-  *effect = survive(operation, status != 0);
-  return is_exact;
-}
-
-static struct trace record(const struct operation *operation, const struct gate *waits) {
-  make_world(operation);
-  pid_t child = start_child(operation);
-  pid_t waiter = 0;
-  if (operation->has_waiter) {
-    waiter = start_waiter(waits);
-    gate_pass(waits);
-  }
-  struct trace trace = tracer_record(child, tracer_own_text());
-  CHECK_KILL(child);
-  int status = 0;
-  if (waiter != 0) CHECK(waitpid(waiter, &status, 0) == waiter);
-  bool effect = survive(operation, status != 0);
-  CHECK(effect || (operation->effect == 0 && !operation->is_creating));
-  return trace;
+  return survive(operation, status != 0);
 }
 
 /* Runs everything once here, so that no child resolves symbols or makes its first malloc. */
@@ -289,70 +258,13 @@ static void warm_up(void) {
   survive(&(struct operation){.act = act_open, .may_go = VICTIM}, false);
 }
 
-static bool tries_all(void) {
-  const char *all = getenv("DSMR_KILL_ALL");
-  return all != NULL && all[0] == '1';
-}
-
-/*
- * UBSan's checks treble the library's code, and touch nothing shared: the plain build tries
- * every instruction of it, this one a sample.
- */
-#if defined(__has_feature)
-#if __has_feature(undefined_behavior_sanitizer)
-#define SAMPLES_OWN_CODE 1
-#endif
-#endif
-#ifndef SAMPLES_OWN_CODE
-#define SAMPLES_OWN_CODE 0
-#endif
-
-/* With libc's code taken for ours, every 29th of the whole: the host's build does the rest. */
-#define STRIDE (CHECK_LIBC_INSIDE ? 29 : 7)
-
-/* Is this point to be tried? */
-static bool is_due(const struct trace_point *point, size_t n) {
-  /* libc clears kilobytes by one instruction; nothing of ours that is shared is as large. */
-  if (point->iteration >= 64) return false;
-  if (tries_all() || point->is_boundary || n % STRIDE == 0) return true;
-  return !SAMPLES_OWN_CODE && !CHECK_LIBC_INSIDE && point->is_own && point->iteration == 0;
-}
-
 static void kill_at_every_point(const struct operation *operation) {
   if (CHECK_TSAN) check_skip("single-steps children: ThreadSanitizer watches threads");
-  if (tries_all()) alarm(0);
-  struct gate waits = gate_make();
+  if (killing_tries_all()) alarm(0);
+  waits = gate_make();
   warm_up();
-  struct trace trace = record(operation, &waits);
-  CHECK(trace.count > 100);
-  size_t tried = 0;
-  size_t missed = 0;
-  size_t own = 0;
-  size_t first_effect = 0;
-  for (size_t n = 0; n < trace.count; n++) {
-    const struct trace_point *point = &trace.points[n];
-    if (!is_due(point, n)) continue;
-    bool effect = false;
-    bool is_exact = kill_once(operation, &trace, n, &waits, &effect);
-    tried++;
-    if (point->is_own) own++;
-    if (!is_exact) missed++;
-    /* libc loops over digits that are random, so there the same count of executions need not
-     * be the same place. */
-    if (!is_exact || !point->is_own) continue;
-    if (effect && first_effect == 0) first_effect = n;
-    if (!effect && first_effect != 0) {
-      printf("point %zu lacks the effect that point %zu had\n", n, first_effect);
-      CHECK(effect);
-    }
-  }
-  printf("      %zu instructions, killed at %zu (%zu of them own code), %zu took another path",
-         trace.count, tried, own, missed);
-  if (first_effect != 0) printf("; effect from %zu on", first_effect);
-  printf("\n");
-  /* Paths differ a little from run to run, by what is random; not by much. */
-  CHECK(missed * 10 < tried);
-  free(trace.points);
+  killing_run(live_once, operation, operation->effect != 0 || operation->is_creating, 7,
+              false);
 }
 
 /* ---- the operations ---------------------------------------------------------------------------- */
@@ -398,9 +310,8 @@ static const struct check_test tests[] = {
 int main(int argc, char **argv) {
   const char *which = "killing at every instruction of the library, at system calls, and at "
                       "every 7th of libc's; DSMR_KILL_ALL=1 for all";
-  if (SAMPLES_OWN_CODE) which = "killing at system calls and every 7th instruction, under UBSan";
-  if (CHECK_LIBC_INSIDE) which = "killing at system calls and every 29th instruction";
-  if (tries_all()) which = "killing at every instruction";
+  if (KILLING_SAMPLES) which = "killing at system calls and at a sample of the instructions";
+  if (killing_tries_all()) which = "killing at every instruction";
   printf("%s\n", which);
   return check_run(tests, sizeof tests / sizeof tests[0], argc, argv);
 }

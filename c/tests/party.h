@@ -10,11 +10,16 @@
 
 #include "check.h"
 
+#include "os.h"
+
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 
 /* Segment "s": 64 bytes of data, then LOCKS - 1 locks of the tranche "kind". */
+#ifndef LOCKS
 #define LOCKS 131u
+#endif
 #define SEGMENT_SIZE (64u * LOCKS)
 
 /* What this thread has: its backend, the segment, and the locks. 0 is the segment's own. */
@@ -79,6 +84,7 @@ enum what {
   DETACH,
   CLOSE,
   END_THREAD, /* takes it exclusively in a thread that ends */
+  LEAVE_WHEN_ASKED, /* value: the address of a shared word; becomes 1: leave, make it 2 */
 };
 
 struct order {
@@ -102,6 +108,7 @@ struct party {
 static inline int32_t carry_out(struct place *place, struct order *order) {
   uint32_t lock = place->locks[order->lock];
   pthread_t thread;
+  _Atomic uint32_t *asked = NULL;
   int32_t outcome = 0;
   switch (order->what) {
     case TAKE:
@@ -138,6 +145,13 @@ static inline int32_t carry_out(struct place *place, struct order *order) {
       CHECK(pthread_create(&thread, NULL, take_and_end, &order->lock) == 0);
       CHECK(pthread_join(thread, NULL) == 0);
       return 0;
+    case LEAVE_WHEN_ASKED:
+      asked = (_Atomic uint32_t *)(uintptr_t)order->value;
+      while (atomic_load(asked) == 0) os_futex_wait(asked, 0, 1000000000);
+      outcome = dsmr_lock_release(lock);
+      atomic_store(asked, 2);
+      (void)os_futex_wake(asked, 1);
+      return outcome;
   }
   return -1;
 }

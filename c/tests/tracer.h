@@ -29,6 +29,7 @@
 struct trace_point {
   uint64_t address;
   uint32_t occurrence; /* how many of the points up to this one have this address */
+  bool is_last;        /* ... and no further one has */
   uint32_t iteration;  /* of a string instruction, which stands there once for each word */
   bool is_own;         /* the library's code, not libc's */
   bool is_boundary;    /* next to a system call */
@@ -131,6 +132,11 @@ static inline struct trace tracer_record(pid_t child, struct tracer_text own) {
     if (n > 0 && trace.points[n].address == trace.points[n - 1].address) {
       trace.points[n].iteration = trace.points[n - 1].iteration + 1;
     }
+  }
+  for (size_t n = trace.count; n-- > 0;) {
+    size_t at = trace.points[n].address * UINT64_C(11400714819323198485) % size;
+    while (counts[at].address != trace.points[n].address) at = (at + 1) % size;
+    trace.points[n].is_last = trace.points[n].occurrence == counts[at].occurrence;
   }
   free(counts);
   return trace;

@@ -1,0 +1,333 @@
+/*
+ * lock_kill_test.c - kill -9 at every instruction of every operation on a lock.
+ *
+ * As kill_test.c, for locks; but the world is a registry that lives through all the deaths of
+ * one operation, with survivors in it (survivors.h). After each death: who was inside still is,
+ * and keeps others out; who waited comes in; anybody can have the lock in each mode; the lock
+ * is told to be abandoned if the dead one was inside and else not; and lock, slots and tables
+ * are as if the dead one had never been.
+ *
+ * The hardest race is the one between a mark in the lock and the journal's record of it: a
+ * child that dies with a mark and no record leaves it for ever.
+ *
+ * Waiting takes time, and a path that depends on time is not walked twice. So in the child
+ * the monotonic clock is our own: it advances by a fixed step each time it is looked at, and
+ * lies in the past, so that a sleep until some time of it ends at once.
+ *
+ * By default every instruction of the library is tried, where it is executed for the first and
+ * for the last time; those next to a system call; and every 61st of the others. DSMR_KILL_ALL=1
+ * tries all.
+ */
+#include "killing.h"
+
+#if TRACER_WORKS
+
+#include "survivors.h"
+
+/* ---- what the operations start from, and they themselves ---------------------------------- */
+
+/* Between these two a death leaves the data half done, so it must be told. */
+static void begin_change(void) { atomic_store(data_of(&mine, HALF_DONE), 1); }
+static void end_change(void) { atomic_store(data_of(&mine, HALF_DONE), 0); }
+
+static void prepare_nothing(void) {}
+static void prepare_place(void) { place_enter(&mine); }
+
+static void prepare_shared(void) {
+  place_enter(&mine);
+  take_mine(MAIN, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
+}
+
+static void prepare_exclusive(void) {
+  place_enter(&mine);
+  take_mine(MAIN, DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED);
+  begin_change();
+}
+
+static void prepare_several(void) {
+  prepare_exclusive();
+  take_mine(0, DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED);
+  take_mine(2, DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED);
+  take_mine(3, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
+}
+
+/* A process that dies inside the lock. */
+static void leave_dead(uint32_t mode) {
+  pid_t child = check_fork();
+  if (child == 0) {
+    clock_ns = 0;
+    place_enter(&mine);
+    take_mine(MAIN, mode, DSMR_LOCK_ACQUIRED);
+    if (mode == DSMR_EXCLUSIVE) begin_change();
+    _exit(0);
+  }
+  CHECK_CHILD(child);
+}
+
+/* The lock is abandoned, and nobody is inside. */
+static void prepare_abandoned(void) {
+  leave_dead(DSMR_EXCLUSIVE);
+  place_enter(&mine);
+}
+
+static void prepare_inside_abandoned(void) {
+  prepare_abandoned();
+  take_mine(MAIN, DSMR_EXCLUSIVE, DSMR_LOCK_ABANDONED);
+}
+
+static void acquire(uint32_t mode, int32_t timeout_ms, int32_t outcome) {
+  CHECK_INT(take(mine.locks[MAIN], mode, timeout_ms), outcome);
+  if (mode == DSMR_EXCLUSIVE && outcome >= 0) begin_change();
+}
+
+static void attempt(uint32_t mode, int32_t outcome) {
+  CHECK_INT(dsmr_lock_try(mine.locks[MAIN], mode), outcome);
+  if (mode == DSMR_EXCLUSIVE && outcome < DSMR_LOCK_BUSY) begin_change();
+}
+
+static void act_open(void) { mine.registry = check_open("r", 16, 16); }
+static void act_acquire_exclusive(void) { acquire(DSMR_EXCLUSIVE, -1, DSMR_LOCK_ACQUIRED); }
+static void act_acquire_abandoned(void) { acquire(DSMR_EXCLUSIVE, 2, DSMR_LOCK_ABANDONED); }
+static void act_acquire_shared(void) { acquire(DSMR_SHARED, -1, DSMR_LOCK_ACQUIRED); }
+static void act_acquire_soon(void) { acquire(DSMR_EXCLUSIVE, 2, DSMR_LOCK_ACQUIRED); }
+static void act_share_soon(void) { acquire(DSMR_SHARED, 2, DSMR_LOCK_ACQUIRED); }
+static void act_time_out_soon(void) { acquire(DSMR_EXCLUSIVE, 2, DSMR_E_TIMEOUT); }
+static void act_time_out_exclusive(void) { acquire(DSMR_EXCLUSIVE, 40, DSMR_E_TIMEOUT); }
+static void act_time_out_shared(void) { acquire(DSMR_SHARED, 40, DSMR_E_TIMEOUT); }
+static void act_try_exclusive(void) { attempt(DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED); }
+static void act_try_shared(void) { attempt(DSMR_SHARED, DSMR_LOCK_ACQUIRED); }
+static void act_fail_exclusive(void) { attempt(DSMR_EXCLUSIVE, DSMR_LOCK_BUSY); }
+static void act_fail_shared(void) { attempt(DSMR_SHARED, DSMR_LOCK_BUSY); }
+
+static void act_release_shared(void) { CHECK_OK(dsmr_lock_release(mine.locks[MAIN])); }
+
+static void act_release_abandoned(void) { CHECK_OK(dsmr_lock_release(mine.locks[MAIN])); }
+
+static void act_release_exclusive(void) {
+  end_change();
+  CHECK_OK(dsmr_lock_release(mine.locks[MAIN]));
+}
+
+static void act_mark(void) {
+  end_change();
+  CHECK_OK(dsmr_lock_mark_consistent(mine.locks[MAIN]));
+  CHECK_OK(dsmr_lock_release(mine.locks[MAIN]));
+}
+
+static void act_update(void) {
+  uint64_t value = NEW_VALUE;
+  end_change();
+  CHECK_OK(dsmr_lock_update_variable(mine.locks[MAIN], 0, 0, &value, 1));
+}
+
+static void act_release_all(void) {
+  end_change();
+  CHECK_INT(dsmr_lock_release_all(mine.registry), 4);
+}
+
+static void act_acquire_or_wait(void) {
+  uint64_t started = 0;
+  CHECK_FAILS(dsmr_lock_acquire_or_wait(mine.locks[MAIN], &started, 15), DSMR_E_TIMEOUT);
+}
+
+static void act_watch(void) {
+  uint64_t started = 0;
+  uint64_t value = 0;
+  CHECK_FAILS(dsmr_lock_wait_for_variable(mine.locks[MAIN], 0, 0, &value, &started, 15),
+              DSMR_E_TIMEOUT);
+}
+
+static void act_detach(void) { CHECK_OK(dsmr_segment_detach(mine.segment)); }
+static void act_close(void) { CHECK_OK(dsmr_registry_close(mine.registry)); }
+
+/* ---- lives ---------------------------------------------------------------------------------- */
+
+static void prepare_child(void) {
+  operation->prepare();
+  stop_clock();
+}
+
+static uint32_t live_once(const void *which, struct killing *killing) {
+  operation = which;
+  atomic_store(asked, 0);
+  /* That somebody sleeps here stays said when it has died. The same path for each child. */
+  atomic_store(&lock_of(MAIN)->drain, 0);
+  atomic_store(&lock_of(MAIN)->events, 0);
+  if (operation->keeper != 0) {
+    CHECK_INT(ask(&keeper, TAKE, MAIN, operation->keeper), DSMR_LOCK_ACQUIRED);
+    if (operation->leaves != 0) {
+      party_send(&keeper,
+                 (struct order){LEAVE_WHEN_ASKED, MAIN, 0, (uint64_t)(uintptr_t)asked});
+    }
+  }
+  pid_t child = killing_start(prepare_child, operation->act);
+  if (operation->dead != 0) leave_dead(operation->dead);
+  send_waiter();
+  killing_end(killing, child);
+  return survive(killing->point % 32 != 0);
+}
+
+/* Runs all kinds of things once here, so that no child resolves symbols or makes its first
+ * malloc. */
+static void warm_up(void) {
+  struct timespec now;
+  CHECK(clock_gettime(CLOCK_REALTIME, &now) == 0);
+  place_enter(&mine);
+  take_mine(MAIN, DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED);
+  CHECK_FAILS(take(here.locks[MAIN], DSMR_SHARED, 5), DSMR_E_TIMEOUT);
+  act_release_shared();
+  act_close();
+  leave_dead(DSMR_SHARED);
+  CHECK_INT(get(MAIN, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+  leave(MAIN);
+}
+
+static void kill_at_every_point(const struct operation *which) {
+  if (CHECK_TSAN) check_skip("single-steps children: ThreadSanitizer watches threads");
+  if (killing_tries_all()) alarm(0);
+  asked = check_shared(sizeof *asked);
+  place_enter(&here);
+  keeper = party_start();
+  waiter = party_start();
+  map_control();
+  warm_up();
+  descriptors = check_descriptors();
+  killing_run(live_once, which, which->told == BEGINS || which->told == ENDS, 61, true);
+  CHECK_INT(ask(&keeper, CLOSE, 0, 0), 0);
+  CHECK_INT(ask(&waiter, CLOSE, 0, 0), 0);
+  CHECK_OK(dsmr_registry_close(here.registry));
+  CHECK_INT(dsmr_registry_destroy("r", 1, DIRECTORY, &check_error), 1);
+  CHECK_INT(check_count(check_directory, ""), 0);
+}
+
+/* ---- the operations ---------------------------------------------------------------------------- */
+
+#define OPERATION(name, ...)                               \
+  static void killed_in_##name(void) {                     \
+    static const struct operation which = {__VA_ARGS__};   \
+    kill_at_every_point(&which);                           \
+  }
+
+OPERATION(acquire_exclusive, prepare_place, act_acquire_exclusive, .told = BEGINS)
+OPERATION(acquire_shared, prepare_place, act_acquire_shared, .keeper = DSMR_SHARED)
+OPERATION(release_exclusive, prepare_exclusive, act_release_exclusive, .told = ENDS)
+OPERATION(release_shared, prepare_shared, act_release_shared, .keeper = DSMR_SHARED)
+OPERATION(try_exclusive, prepare_place, act_try_exclusive, .told = BEGINS)
+OPERATION(try_shared, prepare_place, act_try_shared, .keeper = DSMR_SHARED)
+OPERATION(try_exclusive_beside_a_reader, prepare_place, act_fail_exclusive,
+          .keeper = DSMR_SHARED)
+OPERATION(try_exclusive_beside_a_writer, prepare_place, act_fail_exclusive,
+          .keeper = DSMR_EXCLUSIVE)
+OPERATION(try_shared_beside_a_writer, prepare_place, act_fail_shared, .keeper = DSMR_EXCLUSIVE)
+/* The clock is looked at 5 times before the first sleep, and once in it. */
+OPERATION(acquire_that_waits_for_a_reader, prepare_place, act_acquire_exclusive,
+          .keeper = DSMR_SHARED, .leaves = 9, .told = BEGINS)
+OPERATION(acquire_that_waits_for_a_writer, prepare_place, act_acquire_exclusive,
+          .keeper = DSMR_EXCLUSIVE, .leaves = 9, .told = BEGINS)
+OPERATION(acquire_shared_that_waits_for_a_writer, prepare_place, act_acquire_shared,
+          .keeper = DSMR_EXCLUSIVE, .leaves = 9)
+OPERATION(acquire_that_times_out, prepare_place, act_time_out_exclusive,
+          .keeper = DSMR_EXCLUSIVE)
+OPERATION(acquire_that_times_out_draining, prepare_place, act_time_out_exclusive,
+          .keeper = DSMR_SHARED)
+OPERATION(acquire_shared_that_times_out, prepare_place, act_time_out_shared,
+          .keeper = DSMR_EXCLUSIVE)
+OPERATION(release_exclusive_to_a_writer, prepare_exclusive, act_release_exclusive,
+          .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE}, .told = ENDS)
+OPERATION(release_exclusive_to_a_reader, prepare_exclusive, act_release_exclusive,
+          .waiter = {.what = TAKE, .mode = DSMR_SHARED}, .told = ENDS)
+OPERATION(release_exclusive_to_who_only_waits, prepare_exclusive, act_release_exclusive,
+          .waiter = {.what = OR_WAIT, .mode = DSMR_EXCLUSIVE}, .told = ENDS)
+OPERATION(release_shared_to_a_writer, prepare_shared, act_release_shared,
+          .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE})
+OPERATION(release_shared_to_a_writer_beside_a_reader, prepare_shared, act_release_shared,
+          .keeper = DSMR_SHARED, .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE})
+OPERATION(acquire_that_is_told, prepare_abandoned, act_acquire_abandoned, .told = ALWAYS)
+OPERATION(release_of_an_abandoned_one, prepare_inside_abandoned, act_release_abandoned,
+          .told = ALWAYS)
+OPERATION(mark_consistent, prepare_inside_abandoned, act_mark, .told = ENDS)
+OPERATION(update_of_a_variable, prepare_exclusive, act_update,
+          .waiter = {.what = WATCH, .mode = DSMR_EXCLUSIVE}, .told = ENDS, .updates = true)
+OPERATION(wait_for_a_variable, prepare_place, act_watch, .keeper = DSMR_EXCLUSIVE)
+OPERATION(acquire_or_wait, prepare_place, act_acquire_or_wait, .keeper = DSMR_EXCLUSIVE)
+OPERATION(release_all, prepare_several, act_release_all, .told = ENDS,
+          .has_several = true)
+OPERATION(detach_inside, prepare_several, act_detach, .told = ALWAYS,
+          .has_several = true)
+OPERATION(detach_inside_shared, prepare_shared, act_detach, .keeper = DSMR_SHARED)
+OPERATION(close_inside, prepare_several, act_close, .told = ALWAYS,
+          .has_several = true)
+OPERATION(close_inside_shared, prepare_shared, act_close, .keeper = DSMR_SHARED)
+OPERATION(acquire_that_reaps_a_writer, prepare_place, act_acquire_abandoned,
+          .dead = DSMR_EXCLUSIVE, .told = ALWAYS)
+OPERATION(acquire_shared_that_reaps_a_writer, prepare_place, act_share_soon,
+          .dead = DSMR_EXCLUSIVE, .told = ALWAYS)
+OPERATION(acquire_that_reaps_a_reader, prepare_place, act_acquire_soon, .dead = DSMR_SHARED,
+          .told = BEGINS)
+OPERATION(acquire_that_reaps_beside_a_reader, prepare_place, act_time_out_soon,
+          .keeper = DSMR_SHARED, .dead = DSMR_SHARED)
+OPERATION(open_that_reaps_a_writer, prepare_nothing, act_open, .dead = DSMR_EXCLUSIVE,
+          .told = ALWAYS)
+OPERATION(open_that_reaps_a_reader, prepare_nothing, act_open, .keeper = DSMR_SHARED,
+          .dead = DSMR_SHARED)
+
+#define KILLED_IN(name) {"killed_in_" #name, killed_in_##name}
+
+static const struct check_test tests[] = {
+    KILLED_IN(acquire_exclusive),
+    KILLED_IN(acquire_shared),
+    KILLED_IN(release_exclusive),
+    KILLED_IN(release_shared),
+    KILLED_IN(try_exclusive),
+    KILLED_IN(try_shared),
+    KILLED_IN(try_exclusive_beside_a_reader),
+    KILLED_IN(try_exclusive_beside_a_writer),
+    KILLED_IN(try_shared_beside_a_writer),
+    KILLED_IN(acquire_that_waits_for_a_reader),
+    KILLED_IN(acquire_that_waits_for_a_writer),
+    KILLED_IN(acquire_shared_that_waits_for_a_writer),
+    KILLED_IN(acquire_that_times_out),
+    KILLED_IN(acquire_that_times_out_draining),
+    KILLED_IN(acquire_shared_that_times_out),
+    KILLED_IN(release_exclusive_to_a_writer),
+    KILLED_IN(release_exclusive_to_a_reader),
+    KILLED_IN(release_exclusive_to_who_only_waits),
+    KILLED_IN(release_shared_to_a_writer),
+    KILLED_IN(release_shared_to_a_writer_beside_a_reader),
+    KILLED_IN(acquire_that_is_told),
+    KILLED_IN(release_of_an_abandoned_one),
+    KILLED_IN(mark_consistent),
+    KILLED_IN(update_of_a_variable),
+    KILLED_IN(wait_for_a_variable),
+    KILLED_IN(acquire_or_wait),
+    KILLED_IN(release_all),
+    KILLED_IN(detach_inside),
+    KILLED_IN(detach_inside_shared),
+    KILLED_IN(close_inside),
+    KILLED_IN(close_inside_shared),
+    KILLED_IN(acquire_that_reaps_a_writer),
+    KILLED_IN(acquire_shared_that_reaps_a_writer),
+    KILLED_IN(acquire_that_reaps_a_reader),
+    KILLED_IN(acquire_that_reaps_beside_a_reader),
+    KILLED_IN(open_that_reaps_a_writer),
+    KILLED_IN(open_that_reaps_a_reader),
+};
+
+int main(int argc, char **argv) {
+  const char *which = "killing at every instruction of the library, the first and the last "
+                      "time, at system calls, and at every 61st other; DSMR_KILL_ALL=1 for all";
+  if (KILLING_SAMPLES) which = "killing at system calls and at a sample of the instructions";
+  if (killing_tries_all()) which = "killing at every instruction";
+  printf("%s\n", which);
+  return check_run(tests, sizeof tests / sizeof tests[0], argc, argv);
+}
+
+#else
+
+static void killed_at_every_instruction(void) {
+  check_skip("single-stepping is written for Linux on x86-64");
+}
+static const struct check_test tests[] = {TEST(killed_at_every_instruction)};
+CHECK_MAIN(tests)
+
+#endif
