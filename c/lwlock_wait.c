@@ -116,6 +116,8 @@ static bool sleep_until_free(struct claim *claim, uint64_t sleep_ns) {
   uint32_t token = 0;
   uint32_t count = words_of_owner(claim, words, &token);
   if (count == 0) return false;
+  /* Without a bell to listen to it may be dead already, and nobody would wake us. */
+  if (count == 1 && token_is_dead(claim, token)) return true;
   (void)os_futex_wait_any(words, count, sleep_ns);
   claim->has_slept = true;
   return token_is_dead(claim, token);
@@ -146,6 +148,8 @@ static bool sleep_until_drained(struct claim *claim, uint64_t sleep_ns) {
   struct os_futex_wait_on words[16];
   uint32_t count = words_of_readers(claim, words, 16);
   if (count == 0) return false;
+  /* Likewise. */
+  if (count == 1 && lwlock_is_blocked_by_dead(claim)) return true;
   (void)os_futex_wait_any(words, count, sleep_ns);
   return lwlock_is_blocked_by_dead(claim);
 }

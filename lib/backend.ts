@@ -5,9 +5,18 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { check, encodeName, lastError, messageOf, native, nothing } from "./ffi/native.ts";
+import {
+  check,
+  encodeName,
+  encodeTimeout,
+  lastError,
+  messageOf,
+  native,
+  nothing,
+} from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
-import { handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
+import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
+import { type AsyncWaitOptions, retryAll, wait } from "./wait.ts";
 
 /** What a backend is opened with; see `OpenOptions` of the registry. */
 export interface BackendOptions {
@@ -37,6 +46,8 @@ export class Backend {
   readonly #byName = new Map<string, Segment>();
   /** Everything attached, by handle; also what has lost its name since. */
   readonly #attached = new Map<number, Segment>();
+  /** By name: initialisations that tasks of this isolate are at; settled when they are over. */
+  readonly #initializing = new Map<string, PromiseWithResolvers<void>>();
   #useCount = 1;
 
   readonly id: number;
@@ -105,6 +116,15 @@ export class Backend {
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);
     native().calls.dsmr_registry_close(this.#handle);
+    // What waits for something of the registry finds out.
+    retryAll();
+  }
+
+  /** Lets go of every lock; returns how many were held. */
+  releaseAll(): number {
+    const count = check(native().calls.dsmr_lock_release_all(this.#handle));
+    for (const segment of [...this.#attached.values()]) forgetLocks(segment);
+    return count;
   }
 
   /** The attached segment of this name, if it is still what the name means. Two calls at most. */
@@ -132,7 +152,7 @@ export class Backend {
     );
     if (status === number("DSMR_E_NOT_FOUND")) return null;
     check(status);
-    return this.#adopt(name, ticket, true);
+    return this.#adopt(name, ticket, number("DSMR_FOUND"));
   }
 
   /**
@@ -140,38 +160,61 @@ export class Backend {
    * is at it. One that is not `found` is to be committed or detached by the caller.
    */
   beginSync(name: string, options: SegmentOptions): Segment {
-    const { calls, error, number, record } = native();
-    const encoded = encodeName("segment", name);
-    const ticket = record("dsmr_segment_ticket");
-    const request = record("dsmr_segment_request");
-    request.setU64("size", options.size);
-    request.setU32("lifetime", number(`DSMR_LIFETIME_${options.lifetime.toUpperCase()}`));
-    request.setU32("timeout_ms", options.timeout_ms);
-    const wait = number("DSMR_WAIT");
+    const beginning = new Beginning(this.#handle, name, options);
     for (;;) {
-      const status = check(
-        calls.dsmr_segment_begin(
-          this.#handle,
-          encoded,
-          encoded.length,
-          request.bytes,
-          ticket.bytes,
-          error.bytes,
-        ),
-      );
-      if (status !== wait) return this.#adopt(name, ticket, status === number("DSMR_FOUND"));
+      const status = beginning.attempt();
+      if (status !== beginning.wait) return this.#adopt(name, beginning.ticket, status);
       // In slices: between two of them a runtime can terminate a Worker (Bun does, Deno 2.9 not).
-      check(
-        calls.dsmr_segment_wait(
-          this.#handle,
-          encoded,
-          encoded.length,
-          request.bytes,
-          ticket.bytes,
-          error.bytes,
-        ),
-      );
+      check(beginning.sleep());
     }
+  }
+
+  /**
+   * The same without blocking. One that is not `found` is to be ended by `commit` or a detach,
+   * and then by `endInitializing`: tasks of this isolate that ask meanwhile wait for that. So
+   * undefined means that another task has begun.
+   */
+  async begin(
+    name: string,
+    options: SegmentOptions,
+    waiting: AsyncWaitOptions,
+  ): Promise<{ segment: Segment; isOurs: boolean } | undefined> {
+    const timeout = waiting.timeout ?? Infinity;
+    const beginning = new Beginning(this.#handle, name, {
+      ...options,
+      timeout_ms: TABLE_PATIENCE_MS,
+    });
+    let begun: { segment: Segment; isOurs: boolean } | undefined;
+    await wait({
+      attempt: () => {
+        for (;;) {
+          if (this.#initializing.has(name)) return 0;
+          const status = beginning.attempt();
+          if (status === beginning.wait) {
+            const watch = beginning.watch();
+            if (watch !== 0) return watch;
+            continue;
+          }
+          const isOurs = status === native().number("DSMR_INITIALIZE");
+          begun = { segment: this.#adopt(name, beginning.ticket, status), isOurs };
+          if (isOurs) this.#initializing.set(name, Promise.withResolvers());
+          return 0;
+        }
+      },
+      late: () => beginning.late(timeout),
+    }, waiting);
+    return begun;
+  }
+
+  /** Settles when a task of this isolate is through with initialising `name`; or undefined. */
+  initializing(name: string): Promise<void> | undefined {
+    return this.#initializing.get(name)?.promise;
+  }
+
+  /** The initialisation that `begin` has started is over, however it went. */
+  endInitializing(name: string): void {
+    this.#initializing.get(name)?.resolve();
+    this.#initializing.delete(name);
   }
 
   /** Publishes a segment that beginSync has started. */
@@ -181,8 +224,9 @@ export class Backend {
     this.#byName.set(segment.name, segment);
   }
 
-  #adopt(name: string, ticket: Record, found: boolean): Segment {
+  #adopt(name: string, ticket: Record, status: number): Segment {
     const handle = ticket.u32("segment");
+    const found = status === native().number("DSMR_FOUND");
     // The library gives the same handle for what is attached already.
     const known = this.#attached.get(handle);
     if (known !== undefined) return known;
@@ -221,6 +265,71 @@ export class Backend {
     // Somebody has transferred the buffer, and may hold the address for ever.
     if (!isOurs) calls.dsmr_segment_park(handle);
     calls.dsmr_segment_detach(handle);
+  }
+}
+
+/** How long the async forms block, at most, for a stopped process in the registry's tables. */
+export const TABLE_PATIENCE_MS = 5;
+
+/** One request for a segment, as the library takes it. */
+class Beginning {
+  readonly #registry: number;
+  readonly #encoded: Uint8Array<ArrayBuffer>;
+  readonly #request: Record;
+  readonly ticket: Record;
+  /** What `attempt` returns when another backend is at it. */
+  readonly wait: number;
+
+  constructor(registry: number, name: string, options: SegmentOptions) {
+    const { number, record } = native();
+    this.#registry = registry;
+    this.#encoded = encodeName("segment", name);
+    this.ticket = record("dsmr_segment_ticket");
+    this.#request = record("dsmr_segment_request");
+    this.#request.setU64("size", options.size);
+    this.#request.setU32("lifetime", number(`DSMR_LIFETIME_${options.lifetime.toUpperCase()}`));
+    this.#request.setU32("timeout_ms", options.timeout_ms);
+    this.wait = number("DSMR_WAIT");
+  }
+
+  attempt(): number {
+    const { calls, error } = native();
+    return check(
+      calls.dsmr_segment_begin(
+        this.#registry,
+        this.#encoded,
+        this.#encoded.length,
+        this.#request.bytes,
+        this.ticket.bytes,
+        error.bytes,
+      ),
+    );
+  }
+
+  /** Sleeps for a slice. */
+  sleep(): number {
+    const { calls, error } = native();
+    return calls.dsmr_segment_wait(
+      this.#registry,
+      this.#encoded,
+      this.#encoded.length,
+      this.#request.bytes,
+      this.ticket.bytes,
+      error.bytes,
+    );
+  }
+
+  watch(): number {
+    const { calls, error } = native();
+    return check(calls.dsmr_segment_watch(this.#registry, this.ticket.bytes, error.bytes));
+  }
+
+  /** The error of a request that has waited too long. */
+  late(timeout: number): unknown {
+    this.#request.setU32("timeout_ms", encodeTimeout(timeout));
+    const status = this.sleep();
+    if (status < 0) return lastError(status);
+    return new DsmrError("TIMEOUT", `The segment was not to be had within ${timeout} ms.`);
   }
 }
 

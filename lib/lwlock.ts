@@ -577,7 +577,12 @@ export class LWLock {
 
   #explain(status: number, timeout: number): DsmrError {
     const { calls, error } = native();
-    calls.dsmr_lock_explain(this.#handle, status, Math.min(Math.ceil(timeout), 0x7fffffff), error.bytes);
+    calls.dsmr_lock_explain(
+      this.#handle,
+      status,
+      Math.min(Math.ceil(timeout), 0x7fffffff),
+      error.bytes,
+    );
     return lastError(status);
   }
 }

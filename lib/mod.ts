@@ -30,6 +30,7 @@ export type {
   WaitInfo,
 } from "./listing.ts";
 export {
+  type AsyncInitCallback,
   type DirectoryOptions,
   type InitCallback,
   type OpenOptions,
@@ -38,3 +39,4 @@ export {
 } from "./registry.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Tranche } from "./tranche.ts";
+export type { AsyncWaitOptions } from "./wait.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Backend } from "./backend.ts";
+import { Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import {
   check,
@@ -28,10 +28,15 @@ import {
   type TrancheInfo,
   type WaitInfo,
 } from "./listing.ts";
+import { insideInit, isInsideInit } from "./init_scope.ts";
 import type { Repair } from "./lwlock.ts";
 import { isPromise } from "./promise.ts";
 import { handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
 import { Tranche } from "./tranche.ts";
+import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
+
+/** How long opening waits for a stopped process in the registry's tables, by default. */
+const OPEN_TIMEOUT_MS = 10_000;
 
 /** Where registries are. */
 export interface DirectoryOptions {
@@ -89,6 +94,12 @@ export interface SegmentRequest<Argument = undefined> {
  * if it returns a promise: await first, then ask for the segment.
  */
 export type InitCallback<Argument> = (segment: Segment, arg: Argument) => void;
+
+/** The same for {@linkcode Registry.getNamedSegment}, which awaits what it returns. */
+export type AsyncInitCallback<Argument> = (
+  segment: Segment,
+  arg: Argument,
+) => void | PromiseLike<void>;
 
 /**
  * A named registry, attached by this isolate (a process, or one Worker of it).
@@ -148,6 +159,32 @@ export class Registry implements Disposable {
    * ```
    */
   static openSync(name: string, options?: OpenOptions): Registry {
+    return Registry.#attach(name, options, encodeTimeout(options?.timeout));
+  }
+
+  /**
+   * As {@linkcode openSync}, without blocking: while a stopped process holds the registry's
+   * tables, other tasks of the program go on.
+   *
+   * @throws As {@linkcode openSync}; the signal's reason.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = await Registry.open("doc-open-async", { signal: AbortSignal.timeout(1000) });
+   * console.log(registry.name);
+   * Registry.destroy("doc-open-async");
+   * ```
+   */
+  static open(name: string, options?: OpenOptions & AsyncWaitOptions): Promise<Registry> {
+    return patiently(
+      () => Promise.resolve(Registry.#attach(name, options, TABLE_PATIENCE_MS)),
+      { timeout: OPEN_TIMEOUT_MS, ...checkWaitOptions(options) },
+    );
+  }
+
+  static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
     const { database = "default", mode = "open", ...rest } = options ?? {};
     if (database === "") {
       throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
@@ -160,7 +197,7 @@ export class Registry implements Disposable {
       mode,
       maxBackends: limit("maxBackends", rest.maxBackends, "DSMR_BACKENDS_MAX"),
       maxSegments: limit("maxSegments", rest.maxSegments, "DSMR_SEGMENTS_MAX"),
-      timeout_ms: encodeTimeout(rest.timeout),
+      timeout_ms,
     });
     return new Registry(backend, name, dir, database);
   }
@@ -288,7 +325,7 @@ export class Registry implements Disposable {
       if (isPromise(result)) {
         throw new TypeError(
           "The callback returned a promise, but the segment must be complete when it returns. Await " +
-            "first, then ask for the segment.",
+            "first, or use getNamedSegment, which awaits it.",
           { cause: result },
         );
       }
@@ -296,18 +333,88 @@ export class Registry implements Disposable {
       segment.detach();
       throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
     }
+    this.#commit(backend, segment);
+    return segment;
+  }
+
+  #commit(backend: Backend, segment: Segment): void {
     try {
       void segment.buffer;
     } catch (cause) {
-      if (this.#isOpen) throw initFailed(name, "detached it.", cause);
+      if (this.#isOpen) throw initFailed(segment.name, "detached it.", cause);
       const closed = new DsmrError("CLOSED", `Registry "${this.name}" was closed.`, { cause });
-      throw initFailed(name, "closed the registry.", closed);
+      throw initFailed(segment.name, "closed the registry.", closed);
     }
     try {
       backend.commit(segment);
     } catch (cause) {
       segment.detach();
       throw cause;
+    }
+  }
+
+  /**
+   * As {@linkcode getNamedSegmentSync}, without blocking: while another backend initialises,
+   * other tasks of the program go on. `init` may be asynchronous: the segment is published when
+   * the promise that it returns is fulfilled. If it rejects, or its process dies, the next one
+   * takes over. Tasks of the same program wait for each other, too.
+   *
+   * @throws As {@linkcode getNamedSegmentSync}, but for `DEADLOCK`; the signal's reason.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-get-async");
+   * const answer = await registry.getNamedSegment("answer", 8, async (segment) => {
+   *   new Float64Array(segment.buffer)[0] = await Promise.resolve(42);
+   * });
+   * console.log(new Float64Array(answer.buffer)[0]); // 42, in every process
+   * Registry.destroy("doc-get-async");
+   * ```
+   */
+  async getNamedSegment<Argument = undefined>(
+    name: string,
+    size?: number,
+    init?: AsyncInitCallback<Argument>,
+    options?: SegmentRequest<Argument> & AsyncWaitOptions,
+  ): Promise<Segment> {
+    const backend = this.#open();
+    if (init !== undefined || options) checkRequest(init, options);
+    const waiting = checkWaitOptions(options);
+    waiting.signal?.throwIfAborted();
+    const { arg, lifetime = "registry", repair } = options ?? {};
+    const request = { size: size === undefined ? 0 : checkSize(name, size), lifetime };
+    const { segment, isOurs } = await patiently(async (left) => {
+      for (;;) {
+        const known = backend.current(name);
+        if (known !== undefined && (size === undefined || size === known.size)) {
+          return { segment: known, isOurs: false };
+        }
+        const other = backend.initializing(name);
+        if (other === undefined) {
+          const begun = await backend.begin(name, { ...request, timeout_ms: 0 }, left);
+          if (begun !== undefined) return begun;
+          continue;
+        }
+        if (isInsideInit(backend, name)) throw recursion(name);
+        await within(other, left, () => stillInitializing(name, waiting.timeout));
+      }
+    }, waiting);
+    setRepair(segment, repair);
+    if (!isOurs) return segment;
+    try {
+      try {
+        if (init !== undefined) {
+          await insideInit(backend, name, () => init(segment, arg as Argument));
+        }
+      } catch (cause) {
+        segment.detach();
+        throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
+      }
+      this.#commit(backend, segment);
+    } finally {
+      backend.endInitializing(name);
     }
     return segment;
   }
@@ -472,7 +579,7 @@ export class Registry implements Disposable {
    * @throws {DsmrError} `CLOSED`.
    */
   releaseAll(): number {
-    return check(native().calls.dsmr_lock_release_all(this.#open().handle));
+    return this.#open().releaseAll();
   }
 
   /**
@@ -554,6 +661,22 @@ function checkRequest(init: unknown, request: SegmentRequest<unknown> | undefine
     throw new TypeError(`The repair callback is ${quote(repair)}, not a function.`);
   }
   encodeTimeout(timeout);
+}
+
+function recursion(name: string): DsmrError {
+  return new DsmrError(
+    "INIT_RECURSION",
+    `Segment "${name}" is being initialised by the very callback that asks for it. It is the ` +
+      "callback's argument; use that.",
+  );
+}
+
+function stillInitializing(name: string, timeout: number | undefined): DsmrError {
+  return new DsmrError(
+    "TIMEOUT",
+    `Segment "${name}" is still being initialised, by another task of this program, after ` +
+      `${timeout} ms. Give it more time, or see what that task is doing.`,
+  );
 }
 
 function initFailed(name: string, what: string, cause: unknown): DsmrError {

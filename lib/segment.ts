@@ -7,8 +7,9 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, native } from "./ffi/native.ts";
-import { halves, LWLock, type Repair } from "./lwlock.ts";
+import { forgetHolds, halves, LWLock, type Repair } from "./lwlock.ts";
 import type { Tranche } from "./tranche.ts";
+import { retryAll } from "./wait.ts";
 
 /** How long a segment stays. */
 export type Lifetime = "registry" | "attached";
@@ -19,6 +20,8 @@ export type Lifetime = "registry" | "attached";
 export let handleOf: (segment: Segment) => number;
 /** Whether somebody has taken the buffer away, by sending it to another thread for instance. */
 export let isTransferred: (segment: Segment) => boolean;
+/** No task holds any of the segment's locks any more. */
+export let forgetLocks: (segment: Segment) => void;
 /** What mends the data when the segment's lock was abandoned. */
 export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
 
@@ -45,6 +48,10 @@ export class Segment implements Disposable {
   static {
     handleOf = (segment) => segment.#handle;
     isTransferred = (segment) => segment.#isAttached && segment.#buffer.detached;
+    forgetLocks = (segment) => {
+      if (segment.#lock !== undefined) forgetHolds(segment.#lock);
+      for (const lock of segment.#locks.values()) forgetHolds(lock);
+    };
     setRepair = (segment, repair) => {
       if (repair !== undefined) segment.#repair = repair;
     };
@@ -184,6 +191,9 @@ export class Segment implements Disposable {
     // Nothing is copied: the bytes are not ours to move. The result is dropped.
     if (isOurs) this.#buffer.transfer();
     this.#backend.detachSegment(this, isOurs);
+    // Whoever waits for something in it finds out.
+    forgetLocks(this);
+    retryAll();
   }
 
   /** Detaches: for `using`. */

@@ -202,5 +202,68 @@ export function checkWaitOptions(options: AsyncWaitOptions | undefined): AsyncWa
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw new TypeError(`The signal is ${describe(signal)}, not an AbortSignal.`);
   }
-  return { ...(timeout === undefined ? {} : { timeout }), ...(signal === undefined ? {} : { signal }) };
+  return {
+    ...(timeout === undefined ? {} : { timeout }),
+    ...(signal === undefined ? {} : { signal }),
+  };
+}
+
+/** Waits for a promise of this isolate, that never rejects, no longer than the options say. */
+export function within(
+  promise: Promise<void>,
+  { timeout, signal }: AsyncWaitOptions,
+  late: () => unknown,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const end = (): void => {
+      if (timer !== undefined) clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    };
+    const onAbort = (): void => {
+      end();
+      reject(signal?.reason);
+    };
+    if (signal?.aborted === true) return onAbort();
+    signal?.addEventListener("abort", onAbort);
+    if (timeout !== undefined && timeout !== Infinity) {
+      timer = setTimeout(() => {
+        end();
+        reject(late());
+      }, Math.min(Math.max(timeout, 0), TIMER_MAX_MS));
+    }
+    promise.then(() => {
+      end();
+      resolve();
+    });
+  });
+}
+
+/** Between two looks at tables that a stopped process holds. */
+const TABLE_PAUSE_MS = 20;
+
+/**
+ * Repeats what gives up at once while a stopped process holds a registry's tables, until the
+ * time is over. `action` gets what is left of it.
+ */
+export async function patiently<Result>(
+  action: (left: AsyncWaitOptions) => Result,
+  { timeout, signal }: AsyncWaitOptions,
+): Promise<Awaited<Result>> {
+  const until = timeout === undefined ? Infinity : performance.now() + timeout;
+  for (;;) {
+    signal?.throwIfAborted();
+    const left = Math.max(until - performance.now(), 0);
+    try {
+      return await action({ timeout: left, ...(signal === undefined ? {} : { signal }) });
+    } catch (error) {
+      const isBusy = error instanceof DsmrError && error.code === "TIMEOUT";
+      if (!isBusy || performance.now() >= until) throw error;
+    }
+    await within(
+      new Promise((resolve) => setTimeout(resolve, TABLE_PAUSE_MS)),
+      signal === undefined ? {} : { signal },
+      () => undefined,
+    );
+  }
 }

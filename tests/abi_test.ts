@@ -147,6 +147,8 @@ const layers = [
   ["backend.ts"],
   ["segment.ts"],
   ["lwlock.ts", "tranche.ts"],
+  ["lock_queue.ts", "init_scope.ts"],
+  ["wait.ts"],
   ["ffi/native.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
   ["ffi/symbols.ts"],

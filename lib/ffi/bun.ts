@@ -27,7 +27,7 @@ interface Bun {
 
 /** Bun, if this is Bun. */
 export async function bunRuntime(): Promise<Runtime | undefined> {
-  const bun = (globalThis as { Bun?: Bun }).Bun;
+  const bun = (globalThis as unknown as { Bun?: Bun }).Bun;
   if (bun === undefined) return undefined;
   // Not written into the import itself: other runtimes would try to resolve it.
   const specifier = "bun:ffi";
