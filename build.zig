@@ -253,7 +253,9 @@ fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
     const for_size: []const []const u8 =
         if (module.optimize == .debug) cFlags(module) else &(release_flags ++ [_][]const u8{"-Oz"});
     module.addCSourceFiles(.{ .root = b.path("c"), .files = cold, .flags = for_size });
-    module.addCSourceFiles(.{ .root = b.path("c"), .files = &hot_sources, .flags = cFlags(module) });
+    const for_speed: []const []const u8 =
+        if (module.optimize == .debug) cFlags(module) else &(release_flags ++ [_][]const u8{"-O2"});
+    module.addCSourceFiles(.{ .root = b.path("c"), .files = &hot_sources, .flags = for_speed });
 }
 
 /// What users get: fast, stripped, no runtime checks.

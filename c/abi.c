@@ -53,6 +53,7 @@
   F(dsmr_segment_ticket, started_ns)                                                              \
   F(dsmr_segment_ticket, address)                                                                 \
   F(dsmr_segment_ticket, size)                                                                    \
+  F(dsmr_segment_ticket, id)                                                                    \
   F(dsmr_segment_ticket, segment)                                                                 \
   S(dsmr_registry_info)                                                                           \
   F(dsmr_registry_info, size)                                                                     \

@@ -255,6 +255,10 @@ typedef struct dsmr_backend_info {
 DSMR_API int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
                                dsmr_error *error);
 
+/* 1 if the backend with this id lives, 0 if it is dead, has left or never was; or CLOSED,
+ * UNSUPPORTED. Asks the kernel; takes no lock. */
+DSMR_API int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id);
+
 /* ---- segments ---------------------------------------------------------------------- */
 
 /*

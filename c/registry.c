@@ -225,3 +225,10 @@ int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capa
   control_unlock(control);
   return (int32_t)count;
 }
+
+int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, NULL);
+  if (outcome != 0) return outcome;
+  return backend_is_alive(&backend->control, backend->slot, backend_id);
+}

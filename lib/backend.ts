@@ -15,6 +15,7 @@ import {
   nothing,
 } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
+import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
 import { type AsyncWaitOptions, retryAll, wait } from "./wait.ts";
 
@@ -48,6 +49,7 @@ export class Backend {
   readonly #attached = new Map<number, Segment>();
   /** By name: initialisations that tasks of this isolate are at; settled when they are over. */
   readonly #initializing = new Map<string, PromiseWithResolvers<void>>();
+  #parking: Parking | undefined;
   #useCount = 1;
 
   readonly id: number;
@@ -217,6 +219,23 @@ export class Backend {
     this.#initializing.delete(name);
   }
 
+  /** A segment of the library's own, all zero at first. Blocks only while another makes it. */
+  ownSegment(name: string, size: number): Segment {
+    const known = this.current(name);
+    if (known !== undefined) return known;
+    const segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms: 10_000 });
+    if (!segment.found && this.#byName.get(name) !== segment) this.commit(segment);
+    return segment;
+  }
+
+  /** What waits on words of segments. */
+  get parking(): Parking {
+    if (this.#parking?.isUsable !== true) {
+      this.#parking = new Parking(this, this.ownSegment(PARKING_NAME, PARKING_SIZE));
+    }
+    return this.#parking;
+  }
+
   /** Publishes a segment that beginSync has started. */
   commit(segment: Segment): void {
     const { calls, error } = native();
@@ -250,7 +269,7 @@ export class Backend {
         { cause, requested: ticket.u64("size") },
       );
     }
-    const segment = new Segment(this, name, found, handle, buffer);
+    const segment = new Segment(this, name, found, handle, ticket.u64("id"), buffer);
     this.#attached.set(handle, segment);
     if (found) this.#byName.set(name, segment);
     return segment;

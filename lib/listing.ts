@@ -149,7 +149,13 @@ function list<Info>(
 
 /** The segments of a registry, by name. */
 export function listSegments(handle: number): SegmentInfo[] {
-  return list(handle, "dsmr_segments", "dsmr_segment_info", segmentInfo).sort(byName);
+  const all = list(handle, "dsmr_segments", "dsmr_segment_info", segmentInfo);
+  return all.filter(({ name }) => !isOwnName(name)).sort(byName);
+}
+
+/** Whether a segment is the library's own, which users do not see. */
+export function isOwnName(name: string): boolean {
+  return name.startsWith("\u0001");
 }
 
 /** The live backends of a registry, with their locks. */

@@ -37,6 +37,7 @@ export {
   Registry,
   type SegmentRequest,
 } from "./registry.ts";
+export type { WordWait } from "./parking.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";

@@ -6,10 +6,11 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { check, native } from "./ffi/native.ts";
+import { check, describe, native } from "./ffi/native.ts";
 import { forgetHolds, halves, LWLock, type Repair } from "./lwlock.ts";
 import type { Tranche } from "./tranche.ts";
-import { retryAll } from "./wait.ts";
+import type { WordWait } from "./parking.ts";
+import { type AsyncWaitOptions, checkWaitOptions, retryAll } from "./wait.ts";
 
 /** How long a segment stays. */
 export type Lifetime = "registry" | "attached";
@@ -64,6 +65,9 @@ export class Segment implements Disposable {
   #isAttached = true;
   #lock: LWLock | undefined;
   #repair: Repair | undefined;
+  readonly #id: number;
+  /** All of it, as words; made when it is first asked for. */
+  #ints: Int32Array | undefined;
 
   /** The segment's name. */
   readonly name: string;
@@ -82,10 +86,12 @@ export class Segment implements Disposable {
     name: string,
     found: boolean,
     handle: number,
+    id: number,
     buffer: ArrayBuffer,
   ) {
     this.#backend = backend;
     this.#handle = handle;
+    this.#id = id;
     this.#buffer = buffer;
     this.name = name;
     this.size = buffer.byteLength;
@@ -173,6 +179,79 @@ export class Segment implements Disposable {
     const lock = new LWLock(this, handle, () => undefined);
     this.#locks.set(byteOffset, lock);
     return lock;
+  }
+
+  /**
+   * Waits until the 32 bits at `byteOffset` are notified: `Atomics.wait` across processes.
+   * Blocks the thread.
+   *
+   * @param byteOffset A multiple of 4.
+   * @param expected Waits only if they have this value, as a signed or unsigned number.
+   * @returns `"ok"`: notified; `"not-equal"`: they had another value; `"timed-out"`.
+   * @throws {DsmrError} `SIZE_INVALID`: the offset. `NO_SPACE`: 16,384 waits on words are pending
+   * in the registry. `DETACHED`, `CLOSED`: also while waiting. {@linkcode RangeError}: the timeout.
+   */
+  waitSync(byteOffset: number, expected: number, options?: { timeout?: number }): WordWait {
+    const word = this.#word(byteOffset);
+    const { timeout = Infinity } = checkWaitOptions(options);
+    return this.#backend.parking.waitSync(word, word.load, expected | 0, timeout);
+  }
+
+  /**
+   * As {@linkcode waitSync}, without blocking: `Atomics.waitAsync` across processes.
+   *
+   * @throws As {@linkcode waitSync}; the signal's reason.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-wait");
+   * const segment = registry.getNamedSegmentSync("flags", 4);
+   * const waiting = segment.wait(0, 0, { timeout: 1000 });
+   * Atomics.store(new Int32Array(segment.buffer), 0, 1);
+   * segment.notify(0);
+   * console.log(await waiting); // "ok", or "not-equal" where the store came first
+   * Registry.destroy("doc-wait");
+   * ```
+   */
+  async wait(byteOffset: number, expected: number, options?: AsyncWaitOptions): Promise<WordWait> {
+    const checked = checkWaitOptions(options);
+    const word = this.#word(byteOffset);
+    return await this.#backend.parking.wait(word, word.load, expected | 0, checked);
+  }
+
+  /**
+   * Wakes who waits for the 32 bits at `byteOffset`, in the order in which they came:
+   * `Atomics.notify` across processes. Change them first. Costs some nanoseconds when nobody
+   * waits.
+   *
+   * @param count How many at most. Default: all.
+   * @returns how many.
+   * @throws {DsmrError} `SIZE_INVALID`: the offset. `DETACHED`, `CLOSED`. `TIMEOUT`: a stopped
+   * process was in the middle of the same for 10 s. {@linkcode RangeError}: the count.
+   */
+  notify(byteOffset: number, count: number = Infinity): number {
+    if (!(count >= 0)) throw new RangeError(`The count is ${count}; it must be 0 or more.`);
+    return this.#backend.parking.notify(this.#word(byteOffset), Math.floor(count));
+  }
+
+  #word(byteOffset: number): { id: number; offset: number; load: () => number } {
+    const { buffer } = this;
+    if (
+      !Number.isSafeInteger(byteOffset) || byteOffset < 0 || byteOffset % 4 !== 0 ||
+      byteOffset + 4 > this.size
+    ) {
+      throw new DsmrError(
+        "SIZE_INVALID",
+        `Byte ${describe(byteOffset)} is no place for 4 bytes in segment "${this.name}" of ` +
+          `${this.size} bytes: it must be a multiple of 4, with room behind it.`,
+        typeof byteOffset === "number" ? { actual: this.size, requested: byteOffset } : {},
+      );
+    }
+    this.#ints ??= new Int32Array(buffer, 0, Math.floor(this.size / 4));
+    const ints = this.#ints;
+    return { id: this.#id, offset: byteOffset, load: () => Atomics.load(ints, byteOffset / 4) };
   }
 
   /**

@@ -145,6 +145,8 @@ const layers = [
   ["registry.ts"],
   ["listing.ts"],
   ["backend.ts"],
+  ["parking.ts"],
+  ["shared_table.ts"],
   ["segment.ts"],
   ["lwlock.ts", "tranche.ts"],
   ["lock_queue.ts", "init_scope.ts"],

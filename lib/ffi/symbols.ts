@@ -40,6 +40,8 @@ export const symbols = {
   // int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
   //                       dsmr_error *error)
   dsmr_backends: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id)
+  dsmr_backend_is_alive: ["u32", "u32"],
   // int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
   //                            const dsmr_segment_request *request,
   //                            dsmr_segment_ticket *ticket, dsmr_error *error)

@@ -1,0 +1,287 @@
+/**
+ * Waiting on words of segments, as Atomics.wait, Atomics.waitAsync and Atomics.notify do within
+ * one process: exactly, in the order of arrival, and counted.
+ *
+ * Whoever waits parks a row under the word's address, then looks whether the word still is what
+ * it expects; whoever notifies has changed the word before, and then looks for rows. Both looks
+ * and both changes are atomic and in that order, so one of the two sees the other. A notifier
+ * that finds nobody parked under the word's bucket makes no call at all.
+ *
+ * The kernel's own queues cannot be it: one thread waits there for all tasks of its process, and
+ * a wake-up that comes while it is busy would be counted as "nobody".
+ *
+ * @module
+ */
+
+import type { Backend } from "./backend.ts";
+import { DsmrError } from "./errors.ts";
+import type { Segment } from "./segment.ts";
+import { SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import type { AsyncWaitOptions } from "./wait.ts";
+
+/** How a wait on a word ended: as `Atomics.wait` says. */
+export type WordWait = "ok" | "not-equal" | "timed-out";
+
+const PARKED = 1;
+const NOTIFIED = 2;
+
+// Words of a row: which word of which segment, and the next and previous row under its bucket.
+const SEGMENT = USER;
+const SEGMENT_HIGH = USER + 1;
+const OFFSET = USER + 2;
+const OFFSET_HIGH = USER + 3;
+const NEXT = USER + 4;
+const PREVIOUS = USER + 5;
+
+const BUCKETS = 1024;
+/** A bucket: how many are parked under it, the first and the last (index + 1). */
+const BUCKET_WORDS = 3;
+
+const shape = { headerWords: BUCKETS * BUCKET_WORDS, rowWords: 12, rows: 16_384 };
+/** The segment that a registry's parked rows are in. */
+export const PARKING_NAME = "\u0001parking";
+/** Its size in bytes. */
+export const PARKING_SIZE: number = tableSize(shape);
+
+/** A task that waits, by its row. */
+interface Waiter {
+  resolve(outcome: WordWait): void;
+  reject(cause: unknown): void;
+}
+
+/** A word, as rows name it. */
+interface Address {
+  id: number;
+  offset: number;
+}
+
+/** The parked waits of a registry. */
+export class Parking {
+  readonly #backend: Backend;
+  readonly #table: SharedTable;
+  readonly #waiters = new Map<number, Waiter>();
+
+  constructor(backend: Backend, segment: Segment) {
+    this.#backend = backend;
+    this.#table = new SharedTable(backend, segment, shape, {
+      rebuild: () => this.#rebuild(),
+      receive: (row) => this.#receive(row),
+      bury: (row) => {
+        this.#unchain(row);
+        this.#table.free(row);
+      },
+    });
+  }
+
+  /** Whether its memory is still attached. */
+  get isUsable(): boolean {
+    return this.#table.isUsable;
+  }
+
+  #bucket({ id, offset }: Address): number {
+    const hash = Math.imul(id % 2 ** 32, 0x9e3779b1) ^ Math.imul(offset % 2 ** 32, 0x85ebca6b);
+    return this.#table.header + ((hash >>> 16 ^ hash) & (BUCKETS - 1)) * BUCKET_WORDS;
+  }
+
+  #bucketOfRow(row: number): number {
+    const table = this.#table;
+    const place = table.place(row);
+    return this.#bucket({
+      id: (table.word(place + SEGMENT_HIGH) >>> 0) * 2 ** 32 + (table.word(place + SEGMENT) >>> 0),
+      offset: (table.word(place + OFFSET_HIGH) >>> 0) * 2 ** 32 +
+        (table.word(place + OFFSET) >>> 0),
+    });
+  }
+
+  #chain(row: number, bucket: number): void {
+    const table = this.#table;
+    const last = table.word(bucket + 2);
+    table.set(table.place(row) + NEXT, 0);
+    table.set(table.place(row) + PREVIOUS, last);
+    if (last === 0) table.set(bucket + 1, row + 1);
+    else table.set(table.place(last - 1) + NEXT, row + 1);
+    table.set(bucket + 2, row + 1);
+    table.set(bucket, table.word(bucket) + 1);
+  }
+
+  /** Takes a parked row out of its bucket. One that is notified is in none any more. */
+  #unchain(row: number): void {
+    const table = this.#table;
+    const place = table.place(row);
+    if (table.word(place + STATE) !== PARKED) return;
+    const bucket = this.#bucketOfRow(row);
+    const next = table.word(place + NEXT);
+    const previous = table.word(place + PREVIOUS);
+    if (previous === 0) table.set(bucket + 1, next);
+    else table.set(table.place(previous - 1) + NEXT, next);
+    if (next === 0) table.set(bucket + 2, previous);
+    else table.set(table.place(next - 1) + PREVIOUS, previous);
+    table.set(bucket, table.word(bucket) - 1);
+  }
+
+  #rebuild(): void {
+    const table = this.#table;
+    for (let i = 0; i < BUCKETS * BUCKET_WORDS; i++) table.set(table.header + i, 0);
+    const rows: number[] = [];
+    for (let row = 0; row < table.used; row++) {
+      if (table.word(table.place(row) + STATE) === PARKED) rows.push(row);
+    }
+    rows.sort((a, b) => table.compareBirths(a, b));
+    for (const row of rows) this.#chain(row, this.#bucketOfRow(row));
+  }
+
+  /** Parks this backend under a word. With the lock held. Undefined: it is not `expected`. */
+  #park(address: Address, load: () => number, expected: number): number | undefined {
+    const table = this.#table;
+    let row = table.take();
+    if (row === undefined) {
+      table.sweep();
+      row = table.take();
+    }
+    if (row === undefined) {
+      throw new DsmrError(
+        "NO_SPACE",
+        `${shape.rows} waits on words are pending in this registry, which is all it has room for.`,
+        { actual: shape.rows, requested: shape.rows + 1 },
+      );
+    }
+    const place = table.place(row);
+    table.set(place + SEGMENT, address.id % 2 ** 32 | 0);
+    table.set(place + SEGMENT_HIGH, Math.floor(address.id / 2 ** 32) | 0);
+    table.set(place + OFFSET, address.offset % 2 ** 32 | 0);
+    table.set(place + OFFSET_HIGH, Math.floor(address.offset / 2 ** 32) | 0);
+    table.set(place + STATE, PARKED);
+    this.#chain(row, this.#bucket(address));
+    // After that: whoever changes the word from here on sees the row.
+    if (load() === expected) return row;
+    this.#unchain(row);
+    table.free(row);
+    return undefined;
+  }
+
+  /** Ends a wait. With the lock held. False: it was notified already. */
+  #unpark(row: number): boolean {
+    const table = this.#table;
+    const isParked = table.word(table.place(row) + STATE) === PARKED;
+    this.#unchain(row);
+    table.unpost(row);
+    table.free(row);
+    return isParked;
+  }
+
+  #receive(row: number): void {
+    const waiter = this.#waiters.get(row);
+    this.#waiters.delete(row);
+    this.#table.free(row);
+    waiter?.resolve("ok");
+  }
+
+  waitSync(address: Address, load: () => number, expected: number, timeout: number): WordWait {
+    const table = this.#table;
+    const until = performance.now() + timeout;
+    const row = table.changeSync(() => this.#park(address, load, expected));
+    if (row === undefined) return "not-equal";
+    const place = table.place(row) + STATE;
+    for (;;) {
+      const left = until - performance.now();
+      if (table.word(place) !== PARKED || left <= 0) break;
+      // Throws when the registry goes; then nobody looks at the row any more.
+      table.sleepSync(place, PARKED, left);
+    }
+    return table.changeSync(() => this.#unpark(row)) ? "timed-out" : "ok";
+  }
+
+  async wait(
+    address: Address,
+    load: () => number,
+    expected: number,
+    { timeout = Infinity, signal }: AsyncWaitOptions,
+  ): Promise<WordWait> {
+    signal?.throwIfAborted();
+    const table = this.#table;
+    const until = performance.now() + timeout;
+    const ended = Promise.withResolvers<WordWait>();
+    const row = await table.change(() => {
+      const row = this.#park(address, load, expected);
+      // In the same turn: it may be notified before we go on.
+      if (row !== undefined) this.#waiters.set(row, ended);
+      return row;
+    });
+    if (row === undefined) return "not-equal";
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    /** Ends the wait, unless a notification that was meant for it has come first. */
+    const giveUp = (finish: () => void): void => {
+      table.change(() => {
+        if (this.#waiters.get(row) !== ended) return;
+        this.#waiters.delete(row);
+        if (this.#unpark(row)) finish();
+        else ended.resolve("ok");
+        if (this.#waiters.size === 0) table.unlisten();
+      }).catch(ended.reject);
+    };
+    const onAbort = (): void => giveUp(() => ended.reject(signal?.reason));
+    const expire = (): void => {
+      const left = until - performance.now();
+      if (left <= 0) giveUp(() => ended.resolve("timed-out"));
+      else timer = setTimeout(expire, Math.min(left, 0x7fffffff));
+    };
+    if (timeout !== Infinity) expire();
+    if (signal?.aborted === true) onAbort();
+    else signal?.addEventListener("abort", onAbort);
+    void table.listen(() => this.#waiters.size > 0, (cause) => {
+      const all = [...this.#waiters.values()];
+      this.#waiters.clear();
+      for (const waiter of all) waiter.reject(cause);
+    });
+    try {
+      return await ended.promise;
+    } finally {
+      if (timer !== undefined) clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Wakes at most `count` of those who wait on a word; returns how many. */
+  notify(address: Address, count: number): number {
+    const table = this.#table;
+    const bucket = this.#bucket(address);
+    if (table.word(bucket) === 0) return 0;
+    return table.changeSync(() => {
+      let woken = 0;
+      let row = table.word(bucket + 1) - 1;
+      for (let steps = table.used; row >= 0 && woken < count; steps--) {
+        if (steps < 0 || row >= table.used) throw table.damaged();
+        const next = table.word(table.place(row) + NEXT) - 1;
+        if (this.#isAt(row, address)) {
+          if (table.isAlive(row)) {
+            this.#notify(row);
+            woken++;
+          } else {
+            this.#unchain(row);
+            table.free(row);
+          }
+        }
+        row = next;
+      }
+      return woken;
+    });
+  }
+
+  #isAt(row: number, { id, offset }: Address): boolean {
+    const table = this.#table;
+    const place = table.place(row);
+    return table.word(place + OFFSET) === (offset % 2 ** 32 | 0) &&
+      table.word(place + SEGMENT) === (id % 2 ** 32 | 0) &&
+      table.word(place + SEGMENT_HIGH) === (Math.floor(id / 2 ** 32) | 0) &&
+      table.word(place + OFFSET_HIGH) === (Math.floor(offset / 2 ** 32) | 0);
+  }
+
+  #notify(row: number): void {
+    const table = this.#table;
+    this.#unchain(row);
+    table.set(table.place(row) + STATE, NOTIFIED);
+    // Both ways: whether the row's owner blocks or not is its own business.
+    table.wake(table.place(row) + STATE);
+    table.post(row);
+  }
+}

@@ -1,0 +1,368 @@
+/**
+ * A table in a segment of the library's own: rows that belong to backends, and a mailbox for
+ * each backend. What waits on words and what waits for named locks stand in such tables.
+ *
+ * Everything is changed under the segment's lock, in one synchronous stretch. The hardest race
+ * is a death in the middle of one. The answer: what a row is stands in its first word alone,
+ * which is stored last when it comes and first when it goes; all links (free rows, mailboxes,
+ * the user's chains) follow from the rows' words, and whoever gets the lock abandoned makes
+ * them anew. Rows of the dead are taken out by whoever meets them.
+ *
+ * A backend sleeps on one word, its mailbox's, however many rows it has: whoever changes a row
+ * of another backend posts it there and wakes.
+ *
+ * @module
+ */
+
+import type { Backend } from "./backend.ts";
+import { DsmrError } from "./errors.ts";
+import { native } from "./ffi/native.ts";
+import { handleOf, type Segment } from "./segment.ts";
+import { wait } from "./wait.ts";
+
+/** The words that every row begins with. */
+export const STATE = 0;
+/** The id of the backend whose row it is. */
+export const OWNER = 1;
+/** The next free row, or the next in the mailbox: index + 1, or 0. */
+const LINK = 2;
+/** Whether it is in its owner's mailbox. */
+const POSTED = 3;
+/** Grows with each row given out: the order in which they came (two words). */
+const BORN = 4;
+const BORN_HIGH = 5;
+/** The first word that is the user's. */
+export const USER = 6;
+
+/** A row that nobody has. */
+export const FREE = 0;
+
+const BACKENDS = 256;
+
+// Words of the header.
+const FIRST_FREE = 0;
+/** How many rows have ever been given out. */
+const USED = 1;
+const LAST_BORN = 2;
+const LAST_BORN_HIGH = 3;
+/** Mailboxes: a word to sleep on, and the first row, for each slot. */
+const MAIL_WORD = 16;
+const MAIL_FIRST = MAIL_WORD + BACKENDS;
+/** Where the user's own header begins. */
+const HEADER = MAIL_FIRST + BACKENDS;
+
+/** What a table is made of. */
+export interface TableShape {
+  /** Of the user's own header. */
+  headerWords: number;
+  /** Of a row, the table's own included. */
+  rowWords: number;
+  rows: number;
+}
+
+/** What the user of a table does; all with the lock held. */
+export interface TableUser {
+  /** Makes the user's links anew from the rows. */
+  rebuild(): void;
+  /** Gets a row of this backend that somebody has posted to it. */
+  receive(row: number): void;
+  /** Takes a row out whose owner is dead, and frees it. */
+  bury(row: number): void;
+}
+
+/** How many bytes the segment of a table needs. */
+export function tableSize({ headerWords, rowWords, rows }: TableShape): number {
+  return (HEADER + headerWords + rows * rowWords) * 4;
+}
+
+/** One table, attached. */
+export class SharedTable {
+  readonly #backend: Backend;
+  readonly #segment: Segment;
+  readonly #shape: TableShape;
+  readonly #user: TableUser;
+  /** Ends the wait for mail, while there is one. */
+  #listening: AbortController | undefined;
+  /** All of it. Rows and headers are places in it; every access is in bounds, or undefined. */
+  readonly words: Int32Array;
+  /** The place of the user's header. */
+  readonly header: number = HEADER;
+
+  constructor(backend: Backend, segment: Segment, shape: TableShape, user: TableUser) {
+    this.#backend = backend;
+    this.#segment = segment;
+    this.#shape = shape;
+    this.#user = user;
+    this.words = new Int32Array(segment.buffer);
+  }
+
+  /** Whether the segment is still attached. */
+  get isUsable(): boolean {
+    return this.words.length > 0;
+  }
+
+  /** This backend's id, as it stands in rows. */
+  get self(): number {
+    return this.#backend.id | 0;
+  }
+
+  word(place: number): number {
+    return Atomics.load(this.words, place);
+  }
+
+  set(place: number, value: number): void {
+    Atomics.store(this.words, place, value);
+  }
+
+  /** The place of a row's first word. */
+  place(row: number): number {
+    return HEADER + this.#shape.headerWords + row * this.#shape.rowWords;
+  }
+
+  /** All rows that have ever been given out. */
+  get used(): number {
+    return Math.min(this.word(USED) >>> 0, this.#shape.rows);
+  }
+
+  // ---- the lock -------------------------------------------------------------------------
+
+  /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
+  changeSync<Result>(change: () => Result): Result {
+    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
+    return this.#change(change);
+  }
+
+  /** The same, without blocking should that process be stopped. */
+  async change<Result>(change: () => Result): Promise<Result> {
+    if (!this.#segment.lock.tryAcquire()) await this.#segment.lock.acquire();
+    return this.#change(change);
+  }
+
+  #change<Result>(change: () => Result): Result {
+    const { lock } = this.#segment;
+    try {
+      if (lock.abandoned) {
+        this.#repair();
+        lock.markConsistent();
+      }
+      return change();
+    } finally {
+      lock.release();
+    }
+  }
+
+  #repair(): void {
+    const { rows } = this.#shape;
+    const used = this.used;
+    this.set(FIRST_FREE, 0);
+    for (let slot = 0; slot < BACKENDS; slot++) this.set(MAIL_FIRST + slot, 0);
+    for (let row = used - 1; row >= 0; row--) {
+      const place = this.place(row);
+      if (this.word(place + STATE) === FREE) {
+        this.#link(row, FIRST_FREE);
+        continue;
+      }
+      const mailbox = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
+      if (this.word(place + POSTED) !== 0) this.#link(row, mailbox);
+    }
+    this.set(USED, Math.min(used, rows));
+    this.#user.rebuild();
+    // Those that were to be woken by the dead one.
+    for (let slot = 0; slot < BACKENDS; slot++) {
+      if (this.word(MAIL_FIRST + slot) !== 0) this.#ring(slot);
+    }
+  }
+
+  #link(row: number, first: number): void {
+    this.set(this.place(row) + LINK, this.word(first));
+    this.set(first, row + 1);
+  }
+
+  /** Takes the first row off a list; -1 if there is none. */
+  #unlink(first: number): number {
+    const row = this.word(first) - 1;
+    if (row < 0) return -1;
+    if (row >= this.used) throw this.damaged();
+    this.set(first, this.word(this.place(row) + LINK));
+    return row;
+  }
+
+  /** The error for links that lead nowhere. */
+  damaged(): DsmrError {
+    return new DsmrError(
+      "CORRUPT",
+      `The library's own table in segment ${JSON.stringify(this.#segment.name)} is damaged. ` +
+        "Destroy the registry.",
+    );
+  }
+
+  // ---- rows, with the lock held -----------------------------------------------------------
+
+  /** A row of this backend, without a state yet; undefined if all are in use. */
+  take(): number | undefined {
+    let row = this.#unlink(FIRST_FREE);
+    if (row < 0) {
+      row = this.used;
+      if (row >= this.#shape.rows) return undefined;
+      this.set(USED, row + 1);
+    }
+    const place = this.place(row);
+    let born = this.word(LAST_BORN) + 1 | 0;
+    if (born === 0) this.set(LAST_BORN_HIGH, this.word(LAST_BORN_HIGH) + 1 | 0);
+    this.set(LAST_BORN, born);
+    born = this.word(LAST_BORN);
+    this.set(place + BORN, born);
+    this.set(place + BORN_HIGH, this.word(LAST_BORN_HIGH));
+    this.set(place + POSTED, 0);
+    this.set(place + OWNER, this.self);
+    return row;
+  }
+
+  /** Gives a row back that is in no mailbox. */
+  free(row: number): void {
+    this.set(this.place(row) + STATE, FREE);
+    this.#link(row, FIRST_FREE);
+  }
+
+  /** Takes a row out of its owner's mailbox, if it is there. */
+  unpost(row: number): void {
+    const place = this.place(row);
+    if (this.word(place + POSTED) === 0) return;
+    this.set(place + POSTED, 0);
+    let link = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
+    for (let steps = this.used; steps >= 0; steps--) {
+      const next = this.word(link) - 1;
+      if (next < 0) return;
+      if (next >= this.used) throw this.damaged();
+      if (next === row) {
+        this.set(link, this.word(place + LINK));
+        return;
+      }
+      link = this.place(next) + LINK;
+    }
+    throw this.damaged();
+  }
+
+  /** Which of two rows came first: negative if it was `a`. */
+  compareBirths(a: number, b: number): number {
+    const high = (this.word(this.place(a) + BORN_HIGH) >>> 0) -
+      (this.word(this.place(b) + BORN_HIGH) >>> 0);
+    if (high !== 0) return high;
+    return (this.word(this.place(a) + BORN) >>> 0) - (this.word(this.place(b) + BORN) >>> 0);
+  }
+
+  /** Whether the owner of a row lives. One native call. */
+  isAlive(row: number): boolean {
+    const owner = this.word(this.place(row) + OWNER);
+    if (owner === this.self) return true;
+    return native().calls.dsmr_backend_is_alive(this.#backend.handle, owner >>> 0) === 1;
+  }
+
+  /** Buries the rows of the dead. Asks the kernel once for each backend that has rows. */
+  sweep(): void {
+    const lives = new Map<number, boolean>();
+    for (let row = 0; row < this.used; row++) {
+      const place = this.place(row);
+      if (this.word(place + STATE) === FREE) continue;
+      const owner = this.word(place + OWNER);
+      let isAlive = lives.get(owner);
+      if (isAlive === undefined) lives.set(owner, isAlive = this.isAlive(row));
+      if (isAlive) continue;
+      this.unpost(row);
+      this.#user.bury(row);
+    }
+  }
+
+  // ---- mail ----------------------------------------------------------------------------------
+
+  /** Tells a row's owner that it has changed. With the lock held. */
+  post(row: number): void {
+    const place = this.place(row);
+    if (this.word(place + POSTED) !== 0) return;
+    const slot = this.word(place + OWNER) & 0xff;
+    this.set(place + POSTED, 1);
+    this.#link(row, MAIL_FIRST + slot);
+    this.#ring(slot);
+  }
+
+  #ring(slot: number): void {
+    Atomics.add(this.words, MAIL_WORD + slot, 1);
+    native().calls.dsmr_word_wake(handleOf(this.#segment), (MAIL_WORD + slot) * 4, 0, 0x7fffffff);
+  }
+
+  /** Wakes who sleeps on a word of the table. */
+  wake(place: number): void {
+    native().calls.dsmr_word_wake(handleOf(this.#segment), place * 4, 0, 0x7fffffff);
+  }
+
+  /** Blocks while a word of the table is `expected`, for a slice and at most `timeout` ms. */
+  sleepSync(place: number, expected: number, timeout: number): void {
+    this.#checkOpen(
+      native().calls.dsmr_word_wait(
+        handleOf(this.#segment),
+        place * 4,
+        0,
+        expected >>> 0,
+        Number.isFinite(timeout) ? Math.min(Math.ceil(timeout), 0x7fffffff) : -1,
+      ),
+    );
+  }
+
+  /**
+   * Hands on what comes into this backend's mailbox, as long as `isNeeded`. Keeps the program
+   * alive meanwhile. Never rejects: what ends it is told to `failed`.
+   */
+  async listen(isNeeded: () => boolean, failed: (cause: unknown) => void): Promise<void> {
+    if (this.#listening !== undefined) return;
+    const listening = new AbortController();
+    this.#listening = listening;
+    const mail = MAIL_WORD + (this.self & 0xff);
+    try {
+      while (isNeeded() && !listening.signal.aborted) {
+        const seen = this.word(mail);
+        await this.change(() => this.#empty());
+        if (!isNeeded()) break;
+        await wait({ attempt: () => this.#watch(mail, seen), late: () => undefined }, {
+          signal: listening.signal,
+        });
+      }
+    } catch (cause) {
+      if (!listening.signal.aborted) failed(cause);
+    }
+    this.#listening = undefined;
+    // Somebody may have come while we were about to end.
+    if (isNeeded()) await this.listen(isNeeded, failed);
+  }
+
+  /** Nobody needs the mail any more: does not keep the program alive. */
+  unlisten(): void {
+    this.#listening?.abort();
+  }
+
+  #watch(place: number, seen: number): number {
+    const { calls } = native();
+    return this.#checkOpen(
+      calls.dsmr_word_watch(handleOf(this.#segment), place * 4, 0, seen >>> 0),
+    );
+  }
+
+  #checkOpen(status: number): number {
+    if (status >= 0) return status;
+    throw new DsmrError(
+      native().codeOf.get(status) ?? "CLOSED",
+      `The registry of segment ${JSON.stringify(this.#segment.name)} was closed or destroyed, or ` +
+        "the process is out of memory, while this was waited for.",
+    );
+  }
+
+  #empty(): void {
+    const mailbox = MAIL_FIRST + (this.self & 0xff);
+    for (let row = this.#unlink(mailbox); row >= 0; row = this.#unlink(mailbox)) {
+      const place = this.place(row);
+      this.set(place + POSTED, 0);
+      // An earlier backend of our slot has left it behind.
+      if (this.word(place + OWNER) !== this.self) this.#user.bury(row);
+      else this.#user.receive(row);
+    }
+  }
+}
