@@ -264,6 +264,7 @@ fn releaseModule(b: *std.Build, target: ResolvedTarget) *std.Build.Module {
         .target = target,
         .optimize = .fast,
         .strip = true,
+        .omit_frame_pointer = true,
         .sanitize_c = .off,
     });
 }

@@ -357,11 +357,15 @@ export class SharedTable {
 
   #empty(): void {
     const mailbox = MAIL_FIRST + (this.self & 0xff);
+    const rows: number[] = [];
     for (let row = this.#unlink(mailbox); row >= 0; row = this.#unlink(mailbox)) {
-      const place = this.place(row);
-      this.set(place + POSTED, 0);
-      // An earlier backend of our slot has left it behind.
-      if (this.word(place + OWNER) !== this.self) this.#user.bury(row);
+      this.set(this.place(row) + POSTED, 0);
+      rows.push(row);
+    }
+    // The last one posted came out first.
+    for (const row of rows.reverse()) {
+      // An earlier backend of our slot may have left it behind.
+      if (this.word(this.place(row) + OWNER) !== this.self) this.#user.bury(row);
       else this.#user.receive(row);
     }
   }
