@@ -19,6 +19,7 @@
  * @module
  */
 
+export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
 export { type LockMode, LWLock, type Repair, type VarState, type WaitOptions } from "./lwlock.ts";
 export type {
@@ -39,5 +40,6 @@ export {
 } from "./registry.ts";
 export type { WordWait } from "./parking.ts";
 export { type Lifetime, Segment } from "./segment.ts";
+export { Signal, type SignalWaitOptions } from "./signal.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";

@@ -5,6 +5,7 @@
  */
 
 import { Backend, TABLE_PATIENCE_MS } from "./backend.ts";
+import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
 import {
   check,
@@ -18,6 +19,7 @@ import {
 } from "./ffi/native.ts";
 import {
   type BackendInfo,
+  isOwnName,
   listBackends,
   listRegistries,
   listSegments,
@@ -32,6 +34,7 @@ import { insideInit, isInsideInit } from "./init_scope.ts";
 import type { Repair } from "./lwlock.ts";
 import { isPromise } from "./promise.ts";
 import { handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
+import { Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
 
@@ -306,6 +309,7 @@ export class Registry implements Disposable {
     options?: SegmentRequest<Argument>,
   ): Segment {
     const backend = this.#open();
+    checkOwnName(name);
     if (init !== undefined || options) checkRequest(init, options);
     const known = backend.current(name);
     if (known !== undefined && (size === undefined || size === known.size)) {
@@ -380,6 +384,7 @@ export class Registry implements Disposable {
     options?: SegmentRequest<Argument> & AsyncWaitOptions,
   ): Promise<Segment> {
     const backend = this.#open();
+    checkOwnName(name);
     if (init !== undefined || options) checkRequest(init, options);
     const waiting = checkWaitOptions(options);
     waiting.signal?.throwIfAborted();
@@ -572,6 +577,49 @@ export class Registry implements Disposable {
   }
 
   /**
+   * The signal `name`: something that processes wait for and notify each other of. It is there
+   * as soon as somebody has asked for it, and stays as long as the registry.
+   *
+   * @param name 1 to 61 bytes of UTF-8, without NUL and slash. Signals and segments have names
+   * of their own.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `REGISTRY_FULL`, `NO_SPACE`, `CLOSED`,
+   * `TIMEOUT`.
+   */
+  signal(name: string): Signal {
+    const backend = this.#open();
+    encodeName("signal", name);
+    if (name === "") throw new DsmrError("NAME_INVALID", "The signal name is empty.");
+    const signal = new Signal(name, () => this.#open().ownSegment(`\u0001!${name}`, 64));
+    backend.ownSegment(`\u0001!${name}`, 64);
+    return signal;
+  }
+
+  /**
+   * The segments and backends that come and go from now on. What comes and goes again between
+   * two turns of the loop is not seen. A backend that dies is noticed without anybody's doing.
+   *
+   * @throws {DsmrError} `CLOSED`: also while waiting. The signal's reason.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-watch");
+   * const changes = registry.watch();
+   * registry.getNamedSegmentSync("new", 64);
+   * for await (const change of changes) {
+   *   if (change.type === "segment-created") console.log(change.segment.name); // "new"
+   *   break;
+   * }
+   * Registry.destroy("doc-watch");
+   * ```
+   */
+  watch(options?: { signal?: AbortSignal }): AsyncIterableIterator<Change> {
+    const { signal } = checkWaitOptions(options);
+    return changes(this.#open(), signal === undefined ? {} : { signal });
+  }
+
+  /**
    * Lets go of every lock that this backend holds; as LWLockReleaseAll, for recovery from an
    * error.
    *
@@ -661,6 +709,11 @@ function checkRequest(init: unknown, request: SegmentRequest<unknown> | undefine
     throw new TypeError(`The repair callback is ${quote(repair)}, not a function.`);
   }
   encodeTimeout(timeout);
+}
+
+function checkOwnName(name: unknown): void {
+  if (typeof name !== "string" || !isOwnName(name)) return;
+  throw new DsmrError("NAME_INVALID", "Names that begin with U+0001 are the library's own.");
 }
 
 function recursion(name: string): DsmrError {

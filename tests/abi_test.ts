@@ -143,6 +143,7 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 const layers = [
   ["mod.ts"],
   ["registry.ts"],
+  ["changes.ts", "signal.ts"],
   ["listing.ts"],
   ["backend.ts"],
   ["parking.ts"],
