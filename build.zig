@@ -34,6 +34,7 @@ const cold_sources = [_][]const u8{
     "lwlock_wait.c",
     "lock_info.c",
     "tranche_calls.c",
+    "reserve.c",
     "watch.c",
     "watch_calls.c",
     "abi.c",

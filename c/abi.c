@@ -24,6 +24,7 @@
   N(DSMR_FOUND)                                                                                   \
   N(DSMR_INITIALIZE)                                                                              \
   N(DSMR_WAIT)                                                                                    \
+  N(DSMR_RESERVE)                                                                                    \
   N(DSMR_SHARED)                                                                                  \
   N(DSMR_EXCLUSIVE)                                                                               \
   N(DSMR_LOCK_ACQUIRED)                                                                           \
@@ -49,6 +50,7 @@
   F(dsmr_segment_request, size)                                                                   \
   F(dsmr_segment_request, lifetime)                                                               \
   F(dsmr_segment_request, timeout_ms)                                                             \
+  F(dsmr_segment_request, is_async)                                                             \
   S(dsmr_segment_ticket)                                                                          \
   F(dsmr_segment_ticket, started_ns)                                                              \
   F(dsmr_segment_ticket, address)                                                                 \

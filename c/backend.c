@@ -23,6 +23,7 @@
 #include "journal.h"
 #include "lwlock.h"
 #include "os.h"
+#include "reserve.h"
 #include "segment.h"
 #include "status.h"
 #include "tranche.h"
@@ -425,6 +426,7 @@ void backend_close(struct backend *backend) {
   struct control *control = &backend->control;
   delist(backend);
   watch_end_all(backend, NULL);
+  reserve_forget(backend);
   abandon_locks(backend);
   /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
   if (control_lock(control, LEAVE_PATIENCE_MS, NULL) == 0) {

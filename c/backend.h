@@ -34,6 +34,7 @@ struct backend {
   /* A detach could not get the table lock, so the table says more than is true. */
   bool needs_sweep;
   bool has_bell;
+  struct reservation *reservations; /* space for segments to come; see reserve.h */
   uint32_t watch_count; /* watches that this backend's thread has set on it; see watch.h */
   /* Whose the cells of our journal are; see journal.h. */
   uint32_t journal_hand;

@@ -267,15 +267,19 @@ DSMR_API int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id);
  *   begin -> DSMR_FOUND       attached, initialised by somebody else (or by us, earlier)
  *         -> DSMR_INITIALIZE  attached, all zero, ours to fill; then commit or abort
  *         -> DSMR_WAIT        another backend is at it; dsmr_segment_wait, then begin again
+ *         -> DSMR_RESERVE     (is_async) much space is to be reserved; dsmr_segment_reserve, then
+ *                             begin again
  *
  * dsmr_get_named_segment below is the loop for C programs.
  */
-enum dsmr_begin { DSMR_FOUND = 0, DSMR_INITIALIZE = 1, DSMR_WAIT = 2 };
+enum dsmr_begin { DSMR_FOUND = 0, DSMR_INITIALIZE = 1, DSMR_WAIT = 2, DSMR_RESERVE = 3 };
 
 typedef struct dsmr_segment_request {
   uint64_t size;      /* bytes; 0 = whatever is there (NOT_FOUND if there is nothing) */
   uint32_t lifetime;  /* enum dsmr_lifetime; only used by whoever creates it */
   int32_t timeout_ms; /* for the whole of begin and wait; -1 = for ever */
+  uint32_t is_async;  /* 1: waits by dsmr_segment_watch, which is no part of a DEADLOCK */
+  uint32_t reserved;
 } dsmr_segment_request;
 
 typedef struct dsmr_segment_ticket {
@@ -599,6 +603,15 @@ DSMR_API int32_t dsmr_word_wake(uint32_t segment, uint32_t offset_low, uint32_t 
                                 uint32_t count);
 DSMR_API int32_t dsmr_word_watch(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
                                  uint32_t expected);
+
+/*
+ * After a begin that returned DSMR_RESERVE: reserves the space of a segment of `size` bytes (low
+ * and high half) in a thread of its own, in a file without a name. 0 (begin again), or a watch's
+ * id; or NO_SPACE, CLOSED, UNSUPPORTED. The next begin of that size takes it; or, with `gives_up`
+ * not 0, it is given back, and 0 returned.
+ */
+DSMR_API int32_t dsmr_segment_reserve(uint32_t registry, uint32_t size_low, uint32_t size_high,
+                                      uint32_t gives_up);
 
 /* After a begin that returned DSMR_WAIT: 0 (begin again), or a watch's id. */
 DSMR_API int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,

@@ -18,10 +18,12 @@
 
 #include "entry.h"
 #include "os.h"
+#include "reserve.h"
 #include "segment.h"
 #include "status.h"
 #include "waitgraph.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -38,6 +40,7 @@ struct attempt {
   uint32_t name_length;
   uint64_t size;
   uint32_t flags;
+  bool is_async;
   dsmr_segment_ticket *ticket;
   dsmr_error *error;
   char shown[DSMR_NAME_SIZE]; /* the name, for messages */
@@ -100,13 +103,13 @@ static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
                    "init callback. Use the segment that the callback is given.",
                    attempt->shown);
   } else {
-    publish_waiting(attempt->backend, index, entry->id);
+    if (!attempt->is_async) publish_waiting(attempt->backend, index, entry->id);
     attempt->ticket->entry = index;
     attempt->ticket->word = entry_word(control, index);
     attempt->ticket->owner = owner;
     attempt->ticket->owner_pid = pid;
   }
-  if (outcome == DSMR_WAIT && waitgraph_has_cycle(control, attempt->backend->slot)) {
+  if (outcome == DSMR_WAIT && !attempt->is_async && waitgraph_has_cycle(control, attempt->backend->slot)) {
     publish_waiting(attempt->backend, 0, 0);
     outcome = FAIL_NUMBERS(attempt->error, DSMR_E_DEADLOCK, pid, 0,
                            "Cannot wait for segment \"%s\": process %u, which initialises it, "
@@ -185,16 +188,10 @@ static uint64_t new_id(void) {
   return id;
 }
 
-/* Nothing is there. Under the table lock, which it lets go. */
-static int32_t begin_create(struct attempt *attempt) {
+/* Makes the entry and its file. Under the table lock, which it lets go. */
+static int32_t create(struct attempt *attempt, struct reservation *reservation) {
   struct backend *backend = attempt->backend;
   struct control *control = &backend->control;
-  if (attempt->size == 0) {
-    control_unlock(control);
-    return FAIL(attempt->error, DSMR_E_NOT_FOUND,
-                "There is no segment \"%s\" in registry \"%s\". Give a size to create it.",
-                attempt->shown, control->place.name);
-  }
   struct entry_birth birth = {.name = attempt->name,
                               .name_length = attempt->name_length,
                               .id = new_id(),
@@ -225,13 +222,25 @@ static int32_t begin_create(struct attempt *attempt) {
   uint32_t word = entry_word(control, index);
   /* Create while nobody can destroy the registry; fill, which takes longer, when others may
    * go on. */
-  int32_t fd = segment_create(control, attempt->shown, id, attempt->error);
+  bool is_reserved = reservation != NULL && reservation->outcome != -ENOTSUP;
+  int32_t fd = is_reserved ? segment_publish(reservation->fd, control, attempt->shown, id,
+                                             attempt->error)
+                           : segment_create(control, attempt->shown, id, attempt->error);
   if (fd < 0) entry_remove(control, index);
   control_unlock(control);
   if (fd < 0) return fd;
   struct mapping *mapping = NULL;
-  int32_t outcome =
-      segment_fill(fd, control, attempt->shown, index, id, attempt->size, &mapping, attempt->error);
+  int32_t outcome;
+  if (is_reserved) {
+    fd = reservation->fd;
+    reservation->fd = -1;
+    outcome = segment_fill_reserved(fd, reservation->outcome, reservation->room, control,
+                                    attempt->shown, index, id, attempt->size, &mapping,
+                                    attempt->error);
+  } else {
+    outcome = segment_fill(fd, control, attempt->shown, index, id, attempt->size, &mapping,
+                           attempt->error);
+  }
   if (outcome == 0) {
     struct attachment *attachment =
         attachment_create(backend, index, id, attempt->size, word, mapping);
@@ -246,6 +255,28 @@ static int32_t begin_create(struct attempt *attempt) {
   return outcome;
 }
 
+/* Nothing is there. Under the table lock, which it lets go. */
+static int32_t begin_create(struct attempt *attempt) {
+  struct backend *backend = attempt->backend;
+  struct control *control = &backend->control;
+  if (attempt->size == 0) {
+    control_unlock(control);
+    return FAIL(attempt->error, DSMR_E_NOT_FOUND,
+                "There is no segment \"%s\" in registry \"%s\". Give a size to create it.",
+                attempt->shown, control->place.name);
+  }
+  struct reservation *reservation = NULL;
+  if (attempt->is_async && attempt->size >= RESERVE_APART_MIN) {
+    reservation = reserve_take(backend, attempt->size);
+    if (reservation == NULL) {
+      control_unlock(control);
+      return DSMR_RESERVE;
+    }
+  }
+  int32_t outcome = create(attempt, reservation);
+  if (reservation != NULL) reserve_free(reservation);
+  return outcome;
+}
 /* Is there still somebody by whom the entry lives: its initialiser, or, for lifetime
  * "attached", one who is attached? Under the table lock. */
 static bool has_living(struct control *control, uint32_t own_slot, uint32_t index) {
@@ -295,6 +326,7 @@ int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_le
                         request->lifetime);
   }
   attempt.size = request->size;
+  attempt.is_async = request->is_async != 0;
   attempt.flags = request->lifetime == DSMR_LIFETIME_ATTACHED ? ENTRY_LIFETIME_ATTACHED : 0;
   if (ticket->started_ns == 0) ticket->started_ns = os_monotonic_ns();
   /* Whoever gave up between a begin and its wait has left this. */

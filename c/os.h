@@ -37,7 +37,8 @@ int32_t os_file_open(const char *path);
 
 /*
  * Creates a file with mode 0600 that has no name yet in the directory of `path`, or, where
- * the file system cannot do that, under the name `temporary`. Returns the descriptor.
+ * the file system cannot do that, under the name `temporary` (NULL: -ENOTSUP). Returns the
+ * descriptor.
  * os_file_publish then gives it the name `path`, in one step: -EEXIST if that is taken.
  */
 int32_t os_file_create_nameless(const char *directory, const char *temporary, bool *is_named);
@@ -129,7 +130,7 @@ void os_pair_ring(const struct os_pair *pair);
 void os_pair_close(struct os_pair *pair);
 
 /* Starts a thread that takes no signals and is waited for by nobody. 0 or -errno. */
-int32_t os_thread_start(void (*run)(void));
+int32_t os_thread_start(void (*run)(void *argument), void *argument);
 
 /* Tells the processor that this is a spin loop. */
 void os_pause(void);

@@ -123,6 +123,7 @@ int32_t os_file_create(const char *path) {
 
 int32_t os_file_create_nameless(const char *directory, const char *temporary, bool *is_named) {
   (void)directory;
+  if (temporary == NULL) return -ENOTSUP;
   *is_named = true;
   return os_file_create(temporary);
 }
@@ -331,21 +332,32 @@ void os_pair_close(struct os_pair *pair) {
   close(pair->ours);
 }
 
-static void *run_thread(void *run) {
-  ((void (*)(void))(uintptr_t)run)();
+/* What a new thread gets; it frees it. */
+struct start {
+  void (*run)(void *argument);
+  void *argument;
+};
+
+static void *run_thread(void *argument) {
+  struct start start = *(struct start *)argument;
+  free(argument);
+  start.run(start.argument);
   return NULL;
 }
 
-int32_t os_thread_start(void (*run)(void)) {
+int32_t os_thread_start(void (*run)(void *argument), void *argument) {
+  struct start *start = malloc(sizeof *start);
+  if (start == NULL) return -ENOMEM;
+  *start = (struct start){run, argument};
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
-  if (outcome != 0) return -outcome;
   pthread_t thread;
-  outcome = pthread_create(&thread, NULL, run_thread, (void *)(uintptr_t)run);
+  if (outcome == 0) outcome = pthread_create(&thread, NULL, run_thread, start);
   (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (outcome == 0) (void)pthread_detach(thread);
+  else free(start);
   return -outcome;
 }
 

@@ -17,11 +17,10 @@
 
 static uint64_t file_size(uint64_t size) { return size + SEGMENT_DATA_OFFSET; }
 
-static int32_t fill(int fd, const struct control *control, const char *name, uint32_t index,
-                    uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error) {
-  uint64_t room = 0;
+static int32_t fill(int fd, int32_t outcome, uint64_t room, const struct control *control,
+                    const char *name, uint32_t index, uint64_t id, uint64_t size,
+                    struct mapping **mapping, dsmr_error *error) {
   struct os_file_info info;
-  int32_t outcome = os_file_reserve(fd, file_size(size), &room);
   if (outcome == -EFBIG) {
     return FAIL_NUMBERS(error, DSMR_E_NO_SPACE, room, size,
                         "Cannot create segment \"%s\" of %" PRIu64 " bytes: this process may write "
@@ -64,10 +63,29 @@ int32_t segment_create(const struct control *control, const char *name, uint64_t
 
 int32_t segment_fill(int fd, const struct control *control, const char *name, uint32_t index,
                      uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error) {
-  int32_t outcome = fill(fd, control, name, index, id, size, mapping, error);
+  uint64_t room = 0;
+  int32_t outcome = os_file_reserve(fd, file_size(size), &room);
+  return segment_fill_reserved(fd, outcome, room, control, name, index, id, size, mapping, error);
+}
+
+int32_t segment_fill_reserved(int fd, int32_t reserving, uint64_t room,
+                              const struct control *control, const char *name, uint32_t index,
+                              uint64_t id, uint64_t size, struct mapping **mapping,
+                              dsmr_error *error) {
+  int32_t outcome =
+      fill(fd, reserving, room, control, name, index, id, size, mapping, error);
   os_file_close(fd);
   if (outcome != 0) segment_unlink(control, id);
   return outcome;
+}
+
+int32_t segment_publish(int fd, const struct control *control, const char *name, uint64_t id,
+                        dsmr_error *error) {
+  char path[PATH_SIZE];
+  control_segment_path(control, id, path);
+  int32_t outcome = os_file_publish(fd, "", false, path);
+  if (outcome == 0) return 0;
+  return status_fail_os(error, outcome, "Cannot create segment \"%s\" as %s", name, path);
 }
 
 int32_t segment_open(const struct control *control, const char *name, uint64_t id,

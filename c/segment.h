@@ -25,6 +25,17 @@ int32_t segment_create(const struct control *control, const char *name, uint64_t
 int32_t segment_fill(int fd, const struct control *control, const char *name, uint32_t index,
                      uint64_t id, uint64_t size, struct mapping **mapping, dsmr_error *error);
 
+/*
+ * The same with a file whose space was reserved before, or not, which `reserving` tells as
+ * os_file_reserve does, with `room`. The file has no name yet: segment_publish gives it one.
+ */
+int32_t segment_publish(int fd, const struct control *control, const char *name, uint64_t id,
+                        dsmr_error *error);
+int32_t segment_fill_reserved(int fd, int32_t reserving, uint64_t room,
+                              const struct control *control, const char *name, uint32_t index,
+                              uint64_t id, uint64_t size, struct mapping **mapping,
+                              dsmr_error *error);
+
 /* Opens the file of segment `id`, so that it cannot be lost; then checks and maps it. The
  * first belongs under the table lock, the second does not. */
 int32_t segment_open(const struct control *control, const char *name, uint64_t id,

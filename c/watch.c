@@ -174,7 +174,8 @@ static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due
   }
 }
 
-static void run(void) {
+static void run(void *argument) {
+  (void)argument;
   /* Zeroed: the first round was woken by nobody. */
   struct sleep sleep = {0};
   uint32_t woken_id = 0;
@@ -245,7 +246,7 @@ int32_t watch_set(const struct watch_request *request) {
       watch_count++;
       request->backend->watch_count++;
       outcome = (int32_t)WATCH_ID(watch, index);
-      if (!is_running && os_thread_start(run) == 0) is_running = true;
+      if (!is_running && os_thread_start(run, NULL) == 0) is_running = true;
       if (!is_running) {
         request->backend->watch_count--;
         free_slot(index);
@@ -270,6 +271,16 @@ bool watch_end(uint32_t id) {
   }
   latch_unlock(&latch);
   return is_there;
+}
+
+void watch_fire(uint32_t id) {
+  uint32_t index = id & 0xffffu;
+  latch_lock(&latch);
+  if (index < watch_used && watches[index].state == WATCH_SET &&
+      watches[index].generation == id >> 16) {
+    fire(index, os_monotonic_ns());
+  }
+  latch_unlock(&latch);
 }
 
 void watch_end_all(struct backend *backend, const struct attachment *attachment) {

@@ -37,6 +37,9 @@ bool watch_end(uint32_t id);
 /* Ends the watches on an attachment; with NULL, all of the backend's. Before the memory goes. */
 void watch_end_all(struct backend *backend, const struct attachment *attachment);
 
+/* Fires a watch, if it is there, from any thread. */
+void watch_fire(uint32_t id);
+
 /* In a forked child: what the parent watched is not ours. */
 void watch_after_fork(void);
 

@@ -182,27 +182,24 @@ export class Backend {
     waiting: AsyncWaitOptions,
   ): Promise<{ segment: Segment; isOurs: boolean } | undefined> {
     const timeout = waiting.timeout ?? Infinity;
-    const beginning = new Beginning(this.#handle, name, {
-      ...options,
-      timeout_ms: TABLE_PATIENCE_MS,
-    });
+    const patient = { ...options, timeout_ms: TABLE_PATIENCE_MS };
+    const beginning = new Beginning(this.#handle, name, patient, true);
     let begun: { segment: Segment; isOurs: boolean } | undefined;
     await wait({
       attempt: () => {
         for (;;) {
           if (this.#initializing.has(name)) return 0;
           const status = beginning.attempt();
-          if (status === beginning.wait) {
-            const watch = beginning.watch();
-            if (watch !== 0) return watch;
-            continue;
-          }
+          const watch = beginning.watch(status);
+          if (watch > 0) return watch;
+          if (watch === 0) continue;
           const isOurs = status === native().number("DSMR_INITIALIZE");
           begun = { segment: this.#adopt(name, beginning.ticket, status), isOurs };
           if (isOurs) this.#initializing.set(name, Promise.withResolvers());
           return 0;
         }
       },
+      giveUp: () => beginning.giveUp(),
       late: () => beginning.late(timeout),
     }, waiting);
     return begun;
@@ -298,8 +295,11 @@ class Beginning {
   readonly ticket: Record;
   /** What `attempt` returns when another backend is at it. */
   readonly wait: number;
+  /** What it returns when space is to be reserved first. */
+  readonly #reserve: number;
+  readonly #size: [number, number];
 
-  constructor(registry: number, name: string, options: SegmentOptions) {
+  constructor(registry: number, name: string, options: SegmentOptions, isAsync = false) {
     const { number, record } = native();
     this.#registry = registry;
     this.#encoded = encodeName("segment", name);
@@ -308,7 +308,10 @@ class Beginning {
     this.#request.setU64("size", options.size);
     this.#request.setU32("lifetime", number(`DSMR_LIFETIME_${options.lifetime.toUpperCase()}`));
     this.#request.setU32("timeout_ms", options.timeout_ms);
+    this.#request.setU32("is_async", isAsync ? 1 : 0);
     this.wait = number("DSMR_WAIT");
+    this.#reserve = number("DSMR_RESERVE");
+    this.#size = [options.size % 2 ** 32, Math.floor(options.size / 2 ** 32)];
   }
 
   attempt(): number {
@@ -338,9 +341,25 @@ class Beginning {
     );
   }
 
-  watch(): number {
+  /** What there is to wait for after an attempt: a watch; 0: attempt again; -1: nothing. */
+  watch(status: number): number {
     const { calls, error } = native();
-    return check(calls.dsmr_segment_watch(this.#registry, this.ticket.bytes, error.bytes));
+    if (status === this.wait) {
+      return check(calls.dsmr_segment_watch(this.#registry, this.ticket.bytes, error.bytes));
+    }
+    if (status !== this.#reserve) return -1;
+    const outcome = calls.dsmr_segment_reserve(this.#registry, ...this.#size, 0);
+    if (outcome >= 0) return outcome;
+    throw new DsmrError(
+      native().codeOf.get(outcome) ?? "NO_SPACE",
+      "Cannot reserve space for a segment: the registry was closed, or the process is out of " +
+        "memory, threads or file descriptors.",
+    );
+  }
+
+  /** Gives the space back that was reserved for nothing. */
+  giveUp(): void {
+    native().calls.dsmr_segment_reserve(this.#registry, ...this.#size, 1);
   }
 
   /** The error of a request that has waited too long. */

@@ -136,6 +136,9 @@ export const symbols = {
   // int32_t dsmr_word_watch(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
   //                         uint32_t expected)
   dsmr_word_watch: ["u32", "u32", "u32", "u32"],
+  // int32_t dsmr_segment_reserve(uint32_t registry, uint32_t size_low, uint32_t size_high,
+  //                              uint32_t gives_up)
+  dsmr_segment_reserve: ["u32", "u32", "u32", "u32"],
   // int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
   //                            dsmr_error *error)
   dsmr_segment_watch: ["u32", "buffer", "buffer"],
