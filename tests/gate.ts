@@ -89,8 +89,8 @@ const checks: Step[] = [
   { name: "tsc", command: () => [tsc, "--noEmit", "-p", "tsconfig.json"] },
 ];
 
-/** Tests race and measure, so each step has the machine to itself. */
-const tests: Step[] = [
+/** The C tests, built in several ways: two at a time, or they would take the longest by far. */
+const cSteps: Step[] = [
   cTests("c", "none"),
   cTests("c-undefined", "undefined"),
   cTests("c-thread", "thread"),
@@ -113,6 +113,10 @@ const tests: Step[] = [
       installed("spin") === undefined ? "spin is not installed (apt-get install spin)" : undefined,
     count: (output) => countClosingLines(output, 1),
   },
+];
+
+/** These start many processes, so each has the machine to itself. */
+const tests: Step[] = [
   {
     name: "deno",
     command: () => [
@@ -406,11 +410,13 @@ const before = new Set(sharedFiles());
 // Everything else uses what this step builds, so it comes first.
 for (const step of chosen([build])) await runStep(step);
 
-const queue = chosen(checks);
-const worker = async () => {
-  for (let step = queue.shift(); step !== undefined; step = queue.shift()) await runStep(step);
-};
-await Promise.all([worker(), worker()]);
+for (const steps of [checks, cSteps]) {
+  const queue = chosen(steps);
+  const worker = async () => {
+    for (let step = queue.shift(); step !== undefined; step = queue.shift()) await runStep(step);
+  };
+  await Promise.all([worker(), worker()]);
+}
 
 for (const step of chosen(tests)) await runStep(step);
 
