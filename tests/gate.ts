@@ -387,7 +387,7 @@ function chosen(steps: Step[]): Step[] {
 }
 
 function refuseUnknownOptions(): void {
-  const names = [build, ...checks, ...tests].map((step) => step.name);
+  const names = [build, ...checks, ...cSteps, ...tests].map((step) => step.name);
   const unknown = [...options.keys()]
     .filter((name) => !["--only", "--filter", "--verbose"].includes(name))
     .concat((options.get("--only") ?? names.join()).split(",").filter((n) => !names.includes(n)));
