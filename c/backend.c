@@ -398,7 +398,14 @@ static void leave(struct backend *backend) {
 }
 
 void attachment_abandon_locks(struct attachment *attachment) {
-  for (struct claim *c = attachment->claims; c != NULL; c = c->next) lwlock_abandon(c);
+  struct control *control = &attachment->backend->control;
+  for (struct claim *c = attachment->claims; c != NULL; c = c->next) {
+    struct lock_counters *counters = tranche_counters(control, c->lock->tranche);
+    if (c->state == CLAIM_HELD && c->mode == LWLOCK_EXCLUSIVE && counters != NULL) {
+      atomic_fetch_add_explicit(&counters->abandoned, 1, memory_order_relaxed);
+    }
+    lwlock_abandon(c);
+  }
 }
 
 static void attachment_free(struct attachment *attachment) {
@@ -410,6 +417,7 @@ static void attachment_free(struct attachment *attachment) {
     free(claim);
     claim = next;
   }
+  free(attachment->buckets);
   handle_destroy(attachment->handle);
   mapping_release(attachment->mapping);
   free(attachment);

@@ -17,6 +17,9 @@ struct attachment {
   uint64_t id;
   uint64_t size;
   struct claim *claims; /* of the locks in it; see lwlock.h */
+  struct claim **buckets; /* the same, by place; see claim.c */
+  uint32_t bucket_count;
+  uint32_t claim_count;
   uint32_t handle;
   uint32_t entry;
   uint32_t word;

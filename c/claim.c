@@ -10,6 +10,38 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* ---- the claims of an attachment, by place ----------------------------------------------- */
+
+static struct claim **bucket_of(const struct attachment *attachment, const struct lwlock *lock) {
+  uint64_t line = (uint64_t)(uintptr_t)lock / LOCK_SIZE;
+  return &attachment->buckets[line & (attachment->bucket_count - 1)];
+}
+
+static struct claim *find(const struct attachment *attachment, const struct lwlock *lock) {
+  struct claim *c = attachment->bucket_count == 0 ? NULL : *bucket_of(attachment, lock);
+  while (c != NULL && c->lock != lock) c = c->next_in_bucket;
+  return c;
+}
+
+static void put(const struct attachment *attachment, struct claim *claim) {
+  struct claim **bucket = bucket_of(attachment, claim->lock);
+  claim->next_in_bucket = *bucket;
+  *bucket = claim;
+}
+
+/* Room for one more. Twice as many buckets now and then: segments of locks may have thousands. */
+static bool make_room(struct attachment *attachment) {
+  if (attachment->claim_count < attachment->bucket_count) return true;
+  uint32_t count = attachment->bucket_count == 0 ? 4 : attachment->bucket_count * 2;
+  struct claim **buckets = calloc(count, sizeof *buckets);
+  if (buckets == NULL) return false;
+  free(attachment->buckets);
+  attachment->buckets = buckets;
+  attachment->bucket_count = count;
+  for (struct claim *c = attachment->claims; c != NULL; c = c->next) put(attachment, c);
+  return true;
+}
+
 static int32_t claim_of(struct attachment *attachment, uint64_t offset, dsmr_error *error) {
   struct backend *backend = attachment->backend;
   struct lwlock *lock = segment_lock_at(attachment->mapping, offset);
@@ -20,10 +52,9 @@ static int32_t claim_of(struct attachment *attachment, uint64_t offset, dsmr_err
                         "callback.",
                         (int64_t)offset - (int64_t)SEGMENT_DATA_OFFSET);
   }
-  for (struct claim *c = attachment->claims; c != NULL; c = c->next) {
-    if (c->lock == lock) return (int32_t)c->handle;
-  }
-  struct claim *claim = calloc(1, sizeof *claim);
+  struct claim *claim = find(attachment, lock);
+  if (claim != NULL) return (int32_t)claim->handle;
+  if (make_room(attachment)) claim = calloc(1, sizeof *claim);
   if (claim != NULL) claim->handle = handle_create(HANDLE_LOCK, claim);
   if (claim == NULL || claim->handle == 0) {
     free(claim);
@@ -42,6 +73,8 @@ static int32_t claim_of(struct attachment *attachment, uint64_t offset, dsmr_err
   claim->token = LOCK_TOKEN_OF(backend->id);
   claim->next = attachment->claims;
   attachment->claims = claim;
+  attachment->claim_count++;
+  put(attachment, claim);
   return (int32_t)claim->handle;
 }
 
@@ -99,6 +132,14 @@ int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_hi
                         tranche, attachment->backend->control.place.name);
   }
   struct lwlock *lock = segment_lock_at(attachment->mapping, place);
+  if (lwlock_is_initialized(lock) && is_held(lock)) {
+    /* Perhaps by the dead. */
+    struct control *control = &attachment->backend->control;
+    if (control_enter(control, NULL) == 0) {
+      backend_reap_dead(control, attachment->backend->slot);
+      control_unlock(control);
+    }
+  }
   if (lwlock_is_initialized(lock) && is_held(lock)) {
     return FAIL_NUMBERS(error, DSMR_E_ALREADY_HELD, 0, place - SEGMENT_DATA_OFFSET,
                         "There is a lock at byte %" PRIu64 " already, and it is held. Initialise "

@@ -403,7 +403,9 @@ struct lwlock {
    * for; bit 0: somebody sleeps here. Futex word of who waits for either without wanting the
    * lock, and of the one that starves. */
   _Atomic uint32_t events;
-  uint32_t reserved;
+  /* When it was let go of last with STARVING set: milliseconds of the monotonic clock. Who
+   * starves has its chance from then on, for STARVE_CHANCE_MS. */
+  _Atomic uint32_t freed_ms;
 };
 
 #define STARVING_EXCLUSIVE (UINT32_C(1) << 29)

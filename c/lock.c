@@ -73,9 +73,17 @@ static bool closes_cycle(struct claim *claim) {
   if (control_enter(control, NULL) != 0) return false;
   bool has_cycle = waitgraph_has_cycle(control, claim->backend->slot);
   /* Still under the lock: the next one that looks must not find this cycle, too. */
-  if (has_cycle) lwlock_cancel(claim);
+  if (has_cycle && claim->state != CLAIM_HELD) lwlock_cancel(claim);
+  if (has_cycle) lwlock_publish_wait(claim, 0);
   control_unlock(control);
   return has_cycle;
+}
+
+/* Several looks in a row, some time apart: see lwlock_seems_damaged. */
+static bool is_damaged(struct claim *claim) {
+  if (!lwlock_seems_damaged(claim)) claim->damage_count = 0;
+  else claim->damage_count++;
+  return claim->damage_count >= 3;
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
@@ -85,6 +93,7 @@ __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uin
                                                         int32_t timeout_ms) {
   uint64_t slice_ends = os_monotonic_ns() + SLICE_NS;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
+  if (claim->waiting_since_ns == 0) claim->damage_count = 0;
   for (;;) {
     uint64_t since = claim->waiting_since_ns;
     if (since == 0) since = os_monotonic_ns();
@@ -99,6 +108,10 @@ __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uin
       claim_clear_the_dead(claim);
     } else if (outcome == LWLOCK_LOOK) {
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
+      if (is_damaged(claim)) {
+        lwlock_cancel(claim);
+        return DSMR_E_CORRUPT;
+      }
     } else {
       uint64_t now = os_monotonic_ns();
       if (now - claim->waiting_since_ns >= given) {
@@ -225,24 +238,44 @@ int32_t dsmr_lock_update_variable(uint32_t lock, uint32_t offset_low, uint32_t o
   return 0;
 }
 
-/* Waits for a variable, or with NULL for the release, until the slice or the time is over. */
-static int32_t wait_slice(struct claim *claim, _Atomic uint64_t *variable, uint64_t *value,
-                          uint64_t *started_ns, int32_t timeout_ms) {
+/* A wait of this length looks for a cycle, at the end of each slice. */
+#define LOOK_AFTER_NS 20000000u
+
+static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, uint64_t *value,
+                              uint64_t *started_ns, int32_t timeout_ms) {
   uint64_t now = os_monotonic_ns();
   if (*started_ns == 0) *started_ns = now;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
   uint64_t slice_ends = now + SLICE_NS;
+  uint64_t look_ns = now - *started_ns < LOOK_AFTER_NS ? *started_ns + LOOK_AFTER_NS : now;
   uint64_t expected = value == NULL ? 0 : *value;
+  lwlock_publish_wait(claim, *started_ns);
   for (;;) {
-    int32_t outcome = lwlock_wait_for_variable(claim, variable, expected, value,
-                                               earlier(slice_ends, *started_ns + given));
+    uint64_t until = earlier(slice_ends, *started_ns + given);
+    if (look_ns != 0) until = earlier(until, look_ns);
+    int32_t outcome = lwlock_wait_for_variable(claim, variable, expected, value, until);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
     if (outcome == LWLOCK_DEAD) claim_clear_the_dead(claim);
     now = os_monotonic_ns();
     if (now - *started_ns >= given) return DSMR_E_TIMEOUT;
+    if (look_ns != 0 && now >= look_ns) {
+      look_ns = 0;
+      if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
+      if (is_damaged(claim)) return DSMR_E_CORRUPT;
+    }
     if (now >= slice_ends) return DSMR_LOCK_BUSY;
   }
+}
+
+/* Waits for a variable, or with NULL for the release, until the slice or the time is over. */
+static int32_t wait_slice(struct claim *claim, _Atomic uint64_t *variable, uint64_t *value,
+                          uint64_t *started_ns, int32_t timeout_ms) {
+  if (*started_ns == 0) claim->damage_count = 0;
+  int32_t outcome = wait_published(claim, variable, value, started_ns, timeout_ms);
+  /* Between two slices the caller may do anything: that is no wait. */
+  lwlock_publish_wait(claim, 0);
+  return outcome;
 }
 
 int32_t dsmr_lock_wait_for_variable(uint32_t lock, uint32_t offset_low, uint32_t offset_high,

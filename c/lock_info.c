@@ -8,6 +8,8 @@
 #include "status.h"
 #include "tranche.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- messages --------------------------------------------------------------------------- */
@@ -26,51 +28,72 @@ static uint32_t holder_pid(const struct claim *claim) {
   return 0;
 }
 
+/* "\"tranche\" of segment \"name\"", or with the byte where it is. */
+static void describe_lock(const struct claim *claim, char *text, size_t size) {
+  const struct control *control = &claim->backend->control;
+  char tranche[DSMR_NAME_SIZE] = "";
+  char segment[DSMR_NAME_SIZE];
+  (void)tranche_name(control, claim->lock->tranche, tranche);
+  const struct entry *entry = &control->entries[claim->attachment->entry];
+  status_show_name(entry->name, entry_name_length(entry), segment);
+  uint64_t place = HELD_LINE(claim->record) * LOCK_SIZE;
+  if (place == SEGMENT_LOCK_OFFSET) {
+    (void)snprintf(text, size, "The lock of segment \"%s\"", segment);
+  } else {
+    (void)snprintf(text, size, "Lock \"%s\" at byte %" PRIu64 " of segment \"%s\"", tranche,
+                   place - SEGMENT_DATA_OFFSET, segment);
+  }
+}
+
 int32_t dsmr_lock_explain(uint32_t lock, int32_t status, int32_t timeout_ms, dsmr_error *error) {
   struct claim *claim = NULL;
   if (claim_find(lock, &claim) != 0) {
     return FAIL(error, status, "The lock's segment is detached. Ask the registry for it anew.");
   }
-  char name[DSMR_NAME_SIZE] = "";
-  (void)tranche_name(&claim->backend->control, claim->lock->tranche, name);
+  char which[2 * DSMR_NAME_SIZE + 48];
+  describe_lock(claim, which, sizeof which);
   uint32_t pid = holder_pid(claim);
+  char holder[32] = "somebody";
+  if (pid != 0) (void)snprintf(holder, sizeof holder, "process %u", pid);
   switch (status) {
     case DSMR_E_ALREADY_HELD:
       return FAIL(error, status,
-                  "Lock \"%s\" is held, or waited for, by this backend already. Locks are not "
-                  "re-entrant: release it first.",
-                  name);
+                  "%s is held, or waited for, by this backend already. Locks are not re-entrant: "
+                  "release it first.",
+                  which);
     case DSMR_E_NOT_HELD:
       return FAIL(error, status,
-                  "Lock \"%s\" is not held by this backend, or not in the mode that this needs.",
-                  name);
+                  "%s is not held by this backend, or not in the mode that this needs.", which);
     case DSMR_E_TIMEOUT:
       return FAIL_NUMBERS(error, status, pid, (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms),
-                          "Lock \"%s\" was not to be had within %d ms; process %u has it. Give it "
-                          "more time, or see what that process is doing.",
-                          name, timeout_ms, pid);
+                          "%s was not to be had within %d ms; %s has it, or waits for it longer. "
+                          "Give it more time, or see what that process is doing.",
+                          which, timeout_ms, holder);
     case DSMR_E_DEADLOCK:
       return FAIL_NUMBERS(error, status, pid, 0,
-                          "Waiting for lock \"%s\" would never end: process %u, which has it, "
-                          "waits in the end for this backend. Acquire locks in the same order "
-                          "everywhere.",
-                          name, pid);
+                          "%s would be waited for without end: %s, which has it, waits in the end "
+                          "for this backend. Acquire locks in the same order everywhere.",
+                          which, holder);
     case DSMR_E_NO_SPACE:
       return FAIL_NUMBERS(error, status, HELD_MAX, HELD_MAX + 1,
-                          "Cannot acquire lock \"%s\": this backend holds %u locks, which is all "
-                          "it can. Release some.",
-                          name, HELD_MAX);
+                          "%s cannot be acquired: this backend holds %u locks, which is all it "
+                          "can. Release some.",
+                          which, HELD_MAX);
     case DSMR_E_SIZE_INVALID:
+      return FAIL_NUMBERS(error, status, claim->attachment->size, 0,
+                          "%s: the byte offset is no multiple of 8 with room for 8 bytes in the "
+                          "%" PRIu64 " bytes of the segment, or the mode is none.",
+                          which, claim->attachment->size);
+    case DSMR_E_CORRUPT:
       return FAIL(error, status,
-                  "A mode that is none, or an offset that is no multiple of 8 inside the segment, "
-                  "for lock \"%s\".",
-                  name);
+                  "%s is damaged: it was overwritten, or names a holder who does not hold it. "
+                  "Initialise it anew, or drop the segment.",
+                  which);
     case DSMR_E_CLOSED:
-      return FAIL(error, status,
-                  "Registry \"%s\" was destroyed while waiting for lock \"%s\". Open it anew.",
-                  claim->backend->control.place.name, name);
+      return FAIL(error, status, "%s: registry \"%s\" was destroyed while waiting. Open it anew.",
+                  which, claim->backend->control.place.name);
     default:
-      return FAIL(error, status, "Lock \"%s\" failed.", name);
+      return FAIL(error, status, "%s failed.", which);
   }
 }
 

@@ -28,8 +28,9 @@
  *
  * Fairness. Readers cannot starve a writer: its claim stops new ones. Writers could starve
  * anybody by barging, which is what makes the contended lock fast. So who has waited
- * STARVE_NS puts its name into `starving`: others then queue behind it. A dead backend there
- * is cleared by reaping, like the rest.
+ * STARVE_NS puts its name into `starving`: others then queue behind it, but for a free lock no
+ * longer than STARVE_CHANCE_MS: it may be stopped. A dead backend there is cleared by reaping,
+ * like the rest.
  *
  * Rejected: handing the lock over at release. The next owner is asleep, so every hand-over
  * costs a context switch with the lock held; PostgreSQL gave it up in 2014 for that reason.
@@ -40,6 +41,12 @@
 
 #include "os.h"
 
+/* How long a free lock is kept for the one that starves. A running one needs microseconds. */
+#define STARVE_CHANCE_MS 10u
+
+/* Wraps after 49 days: once in so long one that starves is passed over, or waited for. */
+static uint32_t now_ms(void) { return (uint32_t)(os_monotonic_ns() / 1000000u); }
+
 /* ---- coming in ---------------------------------------------------------------------- */
 
 bool lwlock_must_queue(const struct claim *claim, enum lwlock_mode mode, uint32_t owner) {
@@ -48,6 +55,9 @@ bool lwlock_must_queue(const struct claim *claim, enum lwlock_mode mode, uint32_
   /* It has come in, or given up, since. The flag is not ours to clear: by now it may be that
    * of the next one that starves. */
   if (starving == 0) return false;
+  /* It may be stopped, or have no time to call again: then it has had its chance. */
+  uint32_t freed_ms = atomic_load_explicit(&claim->lock->freed_ms, memory_order_relaxed);
+  if (!is_claimed(owner) && now_ms() - freed_ms > STARVE_CHANCE_MS) return false;
   return mode == LWLOCK_EXCLUSIVE || (starving & STARVING_EXCLUSIVE) != 0;
 }
 
@@ -100,6 +110,8 @@ void lwlock_disclaim_slowly(struct claim *claim) {
   struct lwlock *lock = claim->lock;
   uint32_t owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
   uint32_t next;
+  /* Before the word: who sees the lock free sees since when. */
+  atomic_store_explicit(&lock->freed_ms, now_ms(), memory_order_relaxed);
   do {
     /* Behind one that starves the others need not wake up: it will wake them. */
     bool has_starving = (owner & LOCK_STARVING) != 0;
@@ -159,6 +171,9 @@ bool lwlock_reap(struct lwlock *lock, uint32_t backend_id) {
   atomic_fetch_and(&lock->readers[slot / 64], ~(UINT64_C(1) << slot % 64));
   bool is_abandoned = false;
   uint32_t owner = atomic_load(&lock->owner);
+  if (LOCK_TOKEN(owner) == token) {
+    atomic_store_explicit(&lock->freed_ms, now_ms(), memory_order_relaxed);
+  }
   while (LOCK_TOKEN(owner) == token) {
     /* phase is looked at before the owner word is changed, and is the dead one's own. A
      * reaper that dies after the change has done all that counts. */
@@ -195,8 +210,8 @@ void lwlock_initialize(struct lwlock *lock, uint32_t tranche) {
   atomic_store_explicit(&lock->drain, 0, memory_order_relaxed);
   atomic_store_explicit(&lock->starving, 0, memory_order_relaxed);
   atomic_store_explicit(&lock->events, 0, memory_order_relaxed);
+  atomic_store_explicit(&lock->freed_ms, 0, memory_order_relaxed);
   lock->tranche = tranche;
-  lock->reserved = 0;
   /* Release; pairs with lwlock_is_initialized. */
   atomic_store_explicit(&lock->magic, LOCK_MAGIC, memory_order_release);
 }

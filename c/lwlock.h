@@ -46,6 +46,8 @@ struct claim {
   uint64_t look_ns;          /* when to look for a cycle; monotonic */
   uint64_t look_after_ns;
   uint32_t handle;
+  uint32_t damage_count; /* looks in a row that found damage; see lock.c */
+  struct claim *next_in_bucket; /* of the attachment's table of claims */
 };
 
 enum lwlock_outcome {
@@ -107,6 +109,15 @@ int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, u
 
 /* Is anybody dead whom the lock names? Asks the kernel; a hint, for a reaper to look into. */
 bool lwlock_is_blocked_by_dead(const struct claim *claim);
+
+/*
+ * Is this no lock any more, or does it name a living backend whose journal knows nothing of it?
+ * Only damaged memory does for long; a look may meet one that lets go and comes back.
+ */
+bool lwlock_seems_damaged(const struct claim *claim);
+
+/* For the wait graph, while a call waits for the lock to be let go; 0: it does not any more. */
+void lwlock_publish_wait(struct claim *claim, uint64_t since_ns);
 
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);

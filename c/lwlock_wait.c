@@ -72,6 +72,33 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
   return false;
 }
 
+/* Has a backend's journal a record of the lock? */
+static bool has_record(const struct claim *claim, uint32_t slot) {
+  const struct backend_slot *row = &claim->backend->control.backends[slot];
+  for (uint32_t i = 0; i < HELD_MAX; i++) {
+    uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
+    if (record != 0 && HELD_LOCK(record) == claim->record) return true;
+  }
+  return false;
+}
+
+bool lwlock_seems_damaged(const struct claim *claim) {
+  const struct lwlock *lock = claim->lock;
+  if (!lwlock_is_initialized(lock)) return true;
+  uint32_t token = LOCK_TOKEN(atomic_load(&lock->owner));
+  if (token != 0 && token != claim->token) {
+    if (!lwlock_token_is_known(&claim->backend->control, token)) return false; /* is reaped */
+    return !has_record(claim, LOCK_TOKEN_SLOT(token)) &&
+           LOCK_TOKEN(atomic_load(&lock->owner)) == token;
+  }
+  for (uint32_t slot = 0; slot < claim->backend->control.backend_count_max; slot++) {
+    uint64_t bit = UINT64_C(1) << slot % 64;
+    if ((atomic_load(&lock->readers[slot / 64]) & bit) == 0 || has_record(claim, slot)) continue;
+    if ((atomic_load(&lock->readers[slot / 64]) & bit) != 0) return true;
+  }
+  return false;
+}
+
 /* After long waiting: queue the others behind us. */
 static void start_starving(struct claim *claim) {
   uint32_t mine = claim->token | (claim->mode == LWLOCK_EXCLUSIVE ? STARVING_EXCLUSIVE : 0);
@@ -335,6 +362,14 @@ void lwlock_cancel(struct claim *claim) {
 }
 
 /* ---- variables -------------------------------------------------------------------------- */
+
+void lwlock_publish_wait(struct claim *claim, uint64_t since_ns) {
+  uint64_t record = claim->record | WAITING_OWNER | LWLOCK_EXCLUSIVE;
+  atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+  /* Release; pairs with waitgraph.c. */
+  atomic_store_explicit(&claim->slot->waiting_lock, since_ns == 0 ? 0 : record,
+                        memory_order_release);
+}
 
 int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t expected,
                               uint64_t *value, struct os_futex_wait_on words[LWLOCK_WORDS_MAX],

@@ -27,6 +27,14 @@ static uint32_t whole_characters(const char *text, uint32_t length) {
   return length;
 }
 
+/* What a failing call wants to say beside its sentence. */
+struct failure {
+  int32_t status;
+  int32_t os_errno;
+  uint64_t actual;
+  uint64_t requested;
+};
+
 static void compose(dsmr_error *error, struct failure failure, const char *format, va_list values,
                     const char *reason) {
   if (error == NULL) return;
@@ -47,12 +55,22 @@ static void compose(dsmr_error *error, struct failure failure, const char *forma
   error->message_length = length;
 }
 
-int32_t status_fail(dsmr_error *error, struct failure failure, const char *format, ...) {
+int32_t status_fail(dsmr_error *error, int32_t status, const char *format, ...) {
   va_list values;
   va_start(values, format);
+  compose(error, (struct failure){.status = status}, format, values, NULL);
+  va_end(values);
+  return status;
+}
+
+int32_t status_fail_numbers(dsmr_error *error, int32_t status, uint64_t actual, uint64_t requested,
+                            const char *format, ...) {
+  va_list values;
+  va_start(values, format);
+  struct failure failure = {.status = status, .actual = actual, .requested = requested};
   compose(error, failure, format, values, NULL);
   va_end(values);
-  return failure.status;
+  return status;
 }
 
 int32_t status_fail_os(dsmr_error *error, int32_t outcome, const char *format, ...) {

@@ -108,6 +108,11 @@ export class Backend {
     return native().calls.dsmr_registry_is_usable(this.#handle) === 1;
   }
 
+  /** Tells the registry from all others. */
+  get instance(): bigint {
+    return this.#instance;
+  }
+
   get handle(): number {
     return this.#handle;
   }

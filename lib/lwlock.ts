@@ -5,7 +5,15 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { buildAdvice, describe, encodeTimeout, lastError, native, quote } from "./ffi/native.ts";
+import {
+  buildAdvice,
+  checkOptions,
+  describe,
+  encodeTimeout,
+  lastError,
+  native,
+  quote,
+} from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
 import { type LockHold, LockQueue } from "./lock_queue.ts";
 import { isPromise } from "./promise.ts";
@@ -64,6 +72,23 @@ function assertNumbers(): void {
       );
     }
   }
+}
+
+function encodeTimeoutOf(options: WaitOptions | undefined): number {
+  checkOptions(options);
+  return encodeTimeout(options?.timeout);
+}
+
+function encodeValue(value: bigint): BigUint64Array<ArrayBuffer> {
+  if (typeof value !== "bigint") {
+    throw new TypeError(`The value is ${describe(value)}, not a bigint.`);
+  }
+  return new BigUint64Array([BigInt.asUintN(64, value)]);
+}
+
+function checkCallback(callback: unknown): void {
+  if (typeof callback === "function") return;
+  throw new TypeError(`The callback is ${describe(callback)}, not a function.`);
 }
 
 function modeNumber(mode: LockMode): number {
@@ -131,6 +156,9 @@ export class LWLock {
   /**
    * Takes the lock; as LWLockAcquire. Blocks the thread until it is to be had.
    *
+   * It is to be had, too, when its exclusive holder has died inside and may have left the data
+   * half-changed: give the segment a `repair`, or look at {@linkcode abandoned} then.
+   *
    * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by this backend, in any mode; `DEADLOCK`:
    * its holder waits, in the end, for this backend (found after some 20 ms; exactly one of the
    * cycle gets it); `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
@@ -139,7 +167,7 @@ export class LWLock {
    */
   acquireSync(mode: LockMode = "exclusive", options?: WaitOptions): void {
     const number = modeNumber(mode);
-    const timeout = options ? encodeTimeout(options.timeout) : -1;
+    const timeout = options ? encodeTimeoutOf(options) : -1;
     const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
     if (status !== 0) this.#acquireSlowly(status, number, timeout);
   }
@@ -287,6 +315,7 @@ export class LWLock {
     callback: () => Result,
     options?: AsyncWaitOptions,
   ): Promise<Awaited<Result>> {
+    checkCallback(callback);
     const hold = await this.#hold(mode, options);
     try {
       return await callback();
@@ -344,7 +373,7 @@ export class LWLock {
   ): Promise<VarState> {
     const [low, high] = halves(byteOffset);
     const checked = checkWaitOptions(options);
-    const value = new BigUint64Array([BigInt.asUintN(64, expected)]);
+    const value = encodeValue(expected);
     const outcome = await this.#watchVariable(low, high, value, checked);
     return { released: outcome === 0, value: value[0] ?? 0n };
   }
@@ -391,6 +420,7 @@ export class LWLock {
    * does later is told nowhere else.
    */
   withSync<Result>(mode: LockMode, callback: () => Result, options?: WaitOptions): Result {
+    checkCallback(callback);
     this.acquireSync(mode, options);
     let result: Result;
     try {
@@ -443,7 +473,7 @@ export class LWLock {
    * @throws {DsmrError} As {@linkcode acquireSync}.
    */
   acquireOrWaitSync(options?: WaitOptions): boolean {
-    const timeout = encodeTimeout(options?.timeout);
+    const timeout = encodeTimeoutOf(options);
     const started = new Uint8Array(8);
     let status: number;
     do {
@@ -465,9 +495,9 @@ export class LWLock {
    */
   waitForVarSync(byteOffset: number, expected: bigint, options?: WaitOptions): VarState {
     const [low, high] = halves(byteOffset);
-    const timeout = encodeTimeout(options?.timeout);
+    const timeout = encodeTimeoutOf(options);
     const started = new Uint8Array(8);
-    const value = new BigUint64Array([BigInt.asUintN(64, expected)]);
+    const value = encodeValue(expected);
     const bytes = new Uint8Array(value.buffer);
     let status: number;
     do {
@@ -493,7 +523,7 @@ export class LWLock {
    */
   updateVar(byteOffset: number, value: bigint, options?: { release?: boolean }): void {
     const [low, high] = halves(byteOffset);
-    const bytes = new Uint8Array(new BigUint64Array([BigInt.asUintN(64, value)]).buffer);
+    const bytes = new Uint8Array(encodeValue(value).buffer);
     const release = options?.release === true ? 1 : 0;
     // With tasks the release is the queue's business, too.
     const isQueued = this.#queue !== undefined;
@@ -544,6 +574,9 @@ export class LWLock {
           { cause: result },
         );
       }
+      if (this.#calls.dsmr_lock_state(this.#handle) % 4 !== EXCLUSIVE) {
+        throw new Error("The repair callback has let go of the lock.");
+      }
     } catch (cause) {
       this.#letGo();
       throw new DsmrError(
@@ -588,14 +621,17 @@ export class LWLock {
 }
 
 class Hold implements Disposable {
-  readonly #release: () => void;
+  #release: (() => void) | undefined;
 
   constructor(release: () => void) {
     this.#release = release;
   }
 
+  /** Lets go, once. */
   [Symbol.dispose](): void {
-    this.#release();
+    const release = this.#release;
+    this.#release = undefined;
+    release?.();
   }
 }
 

@@ -33,7 +33,7 @@ import {
 import { insideInit, isInsideInit } from "./init_scope.ts";
 import type { Repair } from "./lwlock.ts";
 import { isPromise } from "./promise.ts";
-import { handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
+import { backendOfSegment, handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
 import { Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
@@ -553,6 +553,13 @@ export class Registry implements Disposable {
     const segment = options?.segment;
     if (segment !== undefined && !(segment instanceof Segment)) {
       throw new TypeError(`The segment is ${describe(segment)}, not a Segment.`);
+    }
+    if (segment !== undefined && backendOfSegment(segment) !== backend) {
+      throw new DsmrError(
+        "NOT_FOUND",
+        `Segment "${segment.name}" was attached through another registry than "${this.name}". ` +
+          "Ask this one for it.",
+      );
     }
     const { calls, error } = native();
     const encoded = encodeName("tranche", name);

@@ -8,7 +8,7 @@ import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, native } from "./ffi/native.ts";
 import { forgetHolds, halves, LWLock, type Repair } from "./lwlock.ts";
-import type { Tranche } from "./tranche.ts";
+import { backendOf, Tranche } from "./tranche.ts";
 import type { WordWait } from "./parking.ts";
 import { type AsyncWaitOptions, checkWaitOptions, retryAll } from "./wait.ts";
 
@@ -23,6 +23,8 @@ export let handleOf: (segment: Segment) => number;
 export let isTransferred: (segment: Segment) => boolean;
 /** No task holds any of the segment's locks any more. */
 export let forgetLocks: (segment: Segment) => void;
+/** The backend that has attached it. */
+export let backendOfSegment: (segment: Segment) => Backend;
 /** What mends the data when the segment's lock was abandoned. */
 export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
 
@@ -48,6 +50,7 @@ export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
 export class Segment implements Disposable {
   static {
     handleOf = (segment) => segment.#handle;
+    backendOfSegment = (segment) => segment.#backend;
     isTransferred = (segment) => segment.#isAttached && segment.#buffer.detached;
     forgetLocks = (segment) => {
       if (segment.#lock !== undefined) forgetHolds(segment.#lock);
@@ -157,6 +160,16 @@ export class Segment implements Disposable {
    */
   initLock(byteOffset: number, tranche: Tranche): LWLock {
     void this.buffer;
+    if (!(tranche instanceof Tranche)) {
+      throw new TypeError(`The tranche is ${describe(tranche)}, not a Tranche of newTranche().`);
+    }
+    if (backendOf(tranche).instance !== this.#backend.instance) {
+      throw new DsmrError(
+        "NOT_FOUND",
+        `Tranche "${tranche.name}" is of another registry than segment "${this.name}". Make one ` +
+          "with newTranche() of the segment's registry.",
+      );
+    }
     const { calls, error } = native();
     const [low, high] = halves(byteOffset);
     check(calls.dsmr_lock_init(this.#handle, low, high, tranche.id, error.bytes));

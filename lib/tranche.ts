@@ -7,11 +7,20 @@
 import type { Backend } from "./backend.ts";
 import { check, native } from "./ffi/native.ts";
 
+// For the other modules of this package, and for nobody else: not a member of the class.
+
+/** The backend that has made a tranche. */
+export let backendOf: (tranche: Tranche) => Backend;
+
 /**
  * A named family of locks, which is what a wait shows up as. Comes from
  * {@linkcode Registry.newTranche}; make one for each kind of lock, not for each lock.
  */
 export class Tranche {
+  static {
+    backendOf = (tranche) => tranche.#backend;
+  }
+
   readonly #backend: Backend;
 
   /** Its name. Several tranches may have the same. */

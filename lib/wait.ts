@@ -12,7 +12,7 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { check, describe, native } from "./ffi/native.ts";
+import { check, checkOptions, describe, native } from "./ffi/native.ts";
 import type { Listener } from "./ffi/symbols.ts";
 
 /** How long to wait, and when to give up. */
@@ -193,7 +193,10 @@ export async function wait(request: WaitRequest, options: AsyncWaitOptions): Pro
 
 /** Checks the options of an async call. */
 export function checkWaitOptions(options: AsyncWaitOptions | undefined): AsyncWaitOptions {
-  const { timeout, signal } = options ?? {};
+  checkOptions(options);
+  // As omitted, which the types do not say.
+  const timeout = options?.timeout ?? undefined;
+  const signal = options?.signal ?? undefined;
   if (timeout !== undefined && (typeof timeout !== "number" || !(timeout >= 0))) {
     throw new RangeError(
       `The timeout is ${describe(timeout)}; it must be 0 or more milliseconds, or omitted.`,

@@ -251,7 +251,7 @@ for (const runtime of runtimes) {
 test("a timeout that is negative, NaN or no number is a RangeError", () =>
   inScene((scene) => {
     const registry = scene.open();
-    for (const timeout of [-1, -0.5, NaN, -Infinity, "5", null]) {
+    for (const timeout of [-1, -0.5, NaN, -Infinity, "5", {}]) {
       const options = { timeout: timeout as number };
       assertThrows(() => registry.getNamedSegmentSync("a", 8, undefined, options), RangeError);
       assertThrows(() => scene.open(options, "other"), RangeError);

@@ -204,14 +204,20 @@ export function messageOf(thrown: unknown): string {
 }
 
 /** Milliseconds as the library takes them: -1 is for ever. */
-export function encodeTimeout(timeout: number | undefined): number {
-  if (timeout === undefined || timeout === Infinity) return -1;
+export function encodeTimeout(timeout: number | null | undefined): number {
+  if (timeout === undefined || timeout === null || timeout === Infinity) return -1;
   if (typeof timeout !== "number" || !(timeout >= 0)) {
     throw new RangeError(
       `The timeout is ${describe(timeout)}; it must be 0 or more milliseconds, or omitted.`,
     );
   }
   return Math.min(Math.ceil(timeout), 0x7fffffff);
+}
+
+/** Options are an object, or omitted. */
+export function checkOptions(options: unknown): void {
+  if (options === undefined || options === null || typeof options === "object") return;
+  throw new TypeError(`The options are ${describe(options)}, not an object.`);
 }
 
 /** As many structures as a listing call has, in one consistent answer. */
