@@ -18,6 +18,9 @@ static inline int32_t claim_find(uint32_t handle, struct claim **found) {
 int32_t claim_place(const struct attachment *attachment, uint32_t low, uint32_t high,
                     uint32_t length, uint64_t *place, dsmr_error *error);
 
+/* dsmr_lock_acquire, when it is not had at once. */
+int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
+
 /*
  * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the
  * table does not know, which only damaged memory does, takes those out: nobody else would.

@@ -89,8 +89,7 @@ static bool is_damaged(struct claim *claim) {
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Everything that is not the first, successful attempt. */
-__attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uint32_t mode,
-                                                        int32_t timeout_ms) {
+static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeout_ms) {
   uint64_t slice_ends = os_monotonic_ns() + SLICE_NS;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
   if (claim->waiting_since_ns == 0) claim->damage_count = 0;
@@ -123,9 +122,7 @@ __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uin
   }
 }
 
-/* All but the path that nobody is in the way of. */
-__attribute__((noinline)) static int32_t acquire_otherwise(uint32_t lock, uint32_t mode,
-                                                           int32_t timeout_ms) {
+int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
   struct claim *claim = NULL;
   int32_t outcome = claim_find(lock, &claim);
   if (outcome == 0) outcome = may_begin(claim, mode);
@@ -137,31 +134,11 @@ __attribute__((noinline)) static int32_t acquire_otherwise(uint32_t lock, uint32
   return acquire_slowly(claim, mode, timeout_ms);
 }
 
-int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
-  struct claim *claim = handle_find(lock, HANDLE_LOCK);
-  if (claim != NULL && claim->state == CLAIM_IDLE && claim->journal != NULL) {
-    int32_t outcome = LWLOCK_BUSY;
-    if (mode == DSMR_EXCLUSIVE) outcome = enter_exclusive(claim, 0);
-    if (mode == DSMR_SHARED) outcome = enter_shared(claim);
-    if (outcome != LWLOCK_BUSY) return outcome;
-  }
-  return acquire_otherwise(lock, mode, timeout_ms);
-}
-
 int32_t dsmr_lock_cancel(uint32_t lock) {
   struct claim *claim = NULL;
   int32_t outcome = claim_find(lock, &claim);
   if (outcome == 0) lwlock_cancel(claim);
   return outcome;
-}
-
-int32_t dsmr_lock_release(uint32_t lock) {
-  struct claim *claim = NULL;
-  int32_t outcome = claim_find(lock, &claim);
-  if (outcome != 0) return outcome;
-  if (claim->state != CLAIM_HELD) return DSMR_E_NOT_HELD;
-  leave(claim);
-  return 0;
 }
 
 int32_t dsmr_lock_release_all(uint32_t registry) {
