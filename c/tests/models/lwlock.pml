@@ -24,6 +24,7 @@
  *   ROUNDS=n          see above
  *   CANCELS=1         whoever waits may give up, at any time
  *   STARVE=1          whoever waits may become the one that starves, at any time
+ *   CHANCE=1          and may be passed over at any time, as one that has had its chance
  *   EXCLUSIVE_ONLY=1  nobody asks for the shared mode
  *   TIMEOUTS=0        a sleeper wakes when it is woken, never else: finds lost wake-ups
  *   TIMEOUTS=1        a sleep may end at any time
@@ -64,6 +65,9 @@
 #endif
 #ifndef CANCELS
 #define CANCELS 1
+#endif
+#ifndef CHANCE
+#define CHANCE 0
 #endif
 #ifndef STARVE
 #define STARVE 0
@@ -450,6 +454,10 @@ attempt:
       :: d_step { starving != 0 && !(starving & STARVING_EXCLUSIVE) -> inside[me] = SHARED };
         goto held_shared
       :: starving & STARVING_EXCLUSIVE
+#if CHANCE
+      :: d_step { starving != 0 -> inside[me] = SHARED };
+        goto held_shared
+#endif
       fi
 #endif
     :: IS_CLAIMED
@@ -480,6 +488,9 @@ enter_exclusive:
     :: d_step { !IS_CLAIMED && (owner & STARVING) && !is_starving -> seen = owner };
       if /* must_queue: atomic_load(starving) */
       :: starving != 0 -> goto exclusive_busy
+#if CHANCE
+      :: starving != 0
+#endif
 #ifdef M_NOW_CLEAR_FLAG
       :: starving == 0 -> owner = owner & ~STARVING; /* atomic_fetch_and(owner) */
 #else
@@ -599,6 +610,9 @@ wait_slowly:
       :: d_step { starving != 0 && mode == SHARED && !(starving & STARVING_EXCLUSIVE) -> seen = 0 };
         goto attempt
       :: starving != 0 && (mode == EXCLUSIVE || (starving & STARVING_EXCLUSIVE))
+#if CHANCE
+      :: d_step { starving != 0 -> seen = 0 } -> goto attempt
+#endif
       fi
 #ifdef M_NOW_CLEAR_FLAG
     :: IS_CLAIMED && is_starving && !(owner & STARVING) ->

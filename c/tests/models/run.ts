@@ -70,6 +70,8 @@ const STARVING = "KILLS=0 TIMEOUTS=0 STARVE=1";
 const checks: Check[] = [
   // Nobody dies, nobody times out: no wake-up is lost.
   large("lwlock", `${STARVING} CANCELS=1`),
+  large("lwlock", `${STARVING} CANCELS=0 CHANCE=1`),
+  real("lwlock", "KILLS=1 TENANTS=0 TIMEOUTS=1 STARVE=1 CANCELS=0 CHANCE=1"),
   large("lwlock", `${STARVING} CANCELS=0 ROUNDS=2 EXCLUSIVE_ONLY=1`),
   // Deaths, also of reapers and inside the table lock, and slots that get a next tenant.
   large("init_once", "KILLS=2 TENANTS=1 TIMEOUTS=1"),
