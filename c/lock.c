@@ -13,7 +13,9 @@
 #include "waitgraph.h"
 
 /* How long a call that waits lasts at most: runtimes end Workers between two calls. */
+#ifndef SLICE_NS /* as LWLOCK_SLEEP_MAX_NS */
 #define SLICE_NS 100000000u
+#endif
 
 /* ---- taking -------------------------------------------------------------------------- */
 
@@ -239,7 +241,9 @@ int32_t dsmr_lock_update_variable(uint32_t lock, uint32_t offset_low, uint32_t o
 }
 
 /* A wait of this length looks for a cycle, at the end of each slice. */
+#ifndef LOOK_AFTER_NS /* likewise */
 #define LOOK_AFTER_NS 20000000u
+#endif
 
 static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, uint64_t *value,
                               uint64_t *started_ns, int32_t timeout_ms) {
