@@ -26,11 +26,6 @@ static int32_t may_begin(struct claim *claim, uint32_t mode) {
   return journal_reserve(claim) ? 0 : DSMR_E_NO_SPACE;
 }
 
-/* The backend id behind a token that nobody has: good enough to be taken out of a lock. */
-static uint32_t id_of(uint32_t token) {
-  return BACKEND_ID(token >> 9, LOCK_TOKEN_SLOT(token) & 0xffu);
-}
-
 void claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
@@ -38,9 +33,9 @@ void claim_clear_the_dead(struct claim *claim) {
   backend_reap_dead(control, claim->backend->slot);
   uint32_t owner = LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed));
   uint32_t starving = LOCK_TOKEN(atomic_load_explicit(&lock->starving, memory_order_relaxed));
-  if (owner != 0 && !lwlock_token_is_known(control, owner)) (void)lwlock_reap(lock, id_of(owner));
+  if (owner != 0 && !lwlock_token_is_known(control, owner)) (void)lwlock_reap(lock, owner);
   if (starving != 0 && !lwlock_token_is_known(control, starving)) {
-    (void)lwlock_reap(lock, id_of(starving));
+    (void)lwlock_reap(lock, starving);
   }
   for (uint32_t slot = 0; slot < DSMR_BACKENDS_MAX; slot++) {
     uint32_t word = 0;
@@ -49,7 +44,7 @@ void claim_clear_the_dead(struct claim *claim) {
     }
     uint64_t bits = atomic_load_explicit(&lock->readers[slot / 64], memory_order_relaxed);
     if ((bits >> slot % 64 & 1) != 0 && SLOT_STATE(word) != SLOT_LIVE) {
-      (void)lwlock_reap(lock, BACKEND_ID(SLOT_GENERATION(word), slot));
+      (void)lwlock_reap(lock, LOCK_TOKEN_OF(BACKEND_ID(SLOT_GENERATION(word), slot)));
     }
   }
   control_unlock(control);
