@@ -13,8 +13,8 @@
 #include "waitgraph.h"
 
 /* How long a call that waits lasts at most: runtimes end Workers between two calls. */
-#ifndef SLICE_NS /* as LWLOCK_SLEEP_MAX_NS */
-#define SLICE_NS 100000000u
+#ifndef LOCK_SLICE_NS /* as LWLOCK_SLEEP_MAX_NS */
+#define LOCK_SLICE_NS 100000000u
 #endif
 
 /* ---- taking -------------------------------------------------------------------------- */
@@ -88,7 +88,7 @@ static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 /* Everything that is not the first, successful attempt. */
 __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uint32_t mode,
                                                         int32_t timeout_ms) {
-  uint64_t slice_ends = os_monotonic_ns() + SLICE_NS;
+  uint64_t slice_ends = os_monotonic_ns() + LOCK_SLICE_NS;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
   if (claim->waiting_since_ns == 0) claim->damage_count = 0;
   for (;;) {
@@ -245,7 +245,7 @@ static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, u
   uint64_t now = os_monotonic_ns();
   if (*started_ns == 0) *started_ns = now;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
-  uint64_t slice_ends = now + SLICE_NS;
+  uint64_t slice_ends = now + LOCK_SLICE_NS;
   uint64_t look_ns = now - *started_ns < LOOK_AFTER_NS ? *started_ns + LOOK_AFTER_NS : now;
   uint64_t expected = value == NULL ? 0 : *value;
   lwlock_publish_wait(claim, *started_ns);

@@ -303,6 +303,90 @@ static void writer_gets_a_lock_that_255_shared_holders_had(void) {
   CHECK_INT(dsmr_locks(here.registry, NULL, 0, &check_error), 1);
 }
 
+/* ---- tranches, and many locks ------------------------------------------------------------------ */
+
+static uint64_t abandonments(const char *tranche) {
+  dsmr_tranche_info infos[8];
+  int32_t count = CHECK_OK(dsmr_tranches(here.registry, infos, 8, &check_error));
+  for (int32_t i = 0; i < count && i < 8; i++) {
+    if (strcmp(infos[i].name, tranche) == 0) return infos[i].abandoned;
+  }
+  return UINT64_MAX;
+}
+
+static void leaving_while_inside_is_counted_as_an_abandonment(void) {
+  place_enter(&here);
+  static const enum what ways[] = {DETACH, CLOSE, END_THREAD};
+  for (uint64_t i = 0; i < 3; i++) {
+    for (uint32_t lock = 0; lock < 2; lock++) {
+      struct party party = party_start();
+      const char *tranche = lock == 0 ? "s" : "kind";
+      CHECK_INT(abandonments(tranche), 2 * i);
+      if (ways[i] != END_THREAD) {
+        CHECK_INT(ask(&party, TAKE, lock, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+        /* Shared, it abandons nothing. */
+        CHECK_INT(ask(&party, TAKE, 2 + lock, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+      }
+      CHECK_INT(ask(&party, ways[i], lock, 0), 0);
+      CHECK_INT(get(lock, DSMR_EXCLUSIVE), DSMR_LOCK_ABANDONED);
+      CHECK_INT(abandonments(tranche), 2 * i + 1);
+      /* A killed one counts alike. */
+      CHECK_INT(dsmr_lock_mark_consistent(here.locks[lock]), 0);
+      CHECK_INT(leave(lock), 0);
+      struct party killed = party_start();
+      CHECK_INT(ask(&killed, TAKE, lock, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+      CHECK_KILL(killed.pid);
+      CHECK_INT(get(lock, DSMR_EXCLUSIVE), DSMR_LOCK_ABANDONED);
+      CHECK_INT(dsmr_lock_mark_consistent(here.locks[lock]), 0);
+      CHECK_INT(leave(lock), 0);
+      CHECK_INT(abandonments(tranche), 2 * i + 2);
+      CHECK_KILL(party.pid);
+    }
+  }
+}
+
+static void lock_is_made_anew_over_one_whose_holder_is_dead(void) {
+  place_enter(&here);
+  uint32_t kind = (uint32_t)CHECK_OK(dsmr_tranche_new(here.registry, NAME("t"), 0, &check_error));
+  for (int i = 0; i < 2; i++) {
+    struct party party = party_start();
+    CHECK_INT(ask(&party, TAKE, 1, modes[i]), DSMR_LOCK_ACQUIRED);
+    CHECK_FAILS(dsmr_lock_init(here.segment, 64, 0, kind, &check_error), DSMR_E_ALREADY_HELD);
+    CHECK_KILL(party.pid);
+    /* Nobody has come by since. */
+    CHECK_OK(dsmr_lock_init(here.segment, 64, 0, kind, &check_error));
+    CHECK_INT(dsmr_lock_state(here.locks[1]), 0);
+    CHECK_INT(dsmr_lock_try(here.locks[1], DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+    CHECK_INT(leave(1), 0);
+  }
+}
+
+static void each_of_20000_locks_is_found_by_its_place(void) {
+  enum { MANY = 20000 };
+  uint32_t registry = check_open("many", 16, 16);
+  uint32_t segment = check_create(registry, "s", 64 * MANY, 0, 0);
+  uint32_t kind = (uint32_t)CHECK_OK(dsmr_tranche_new(registry, NAME("t"), 0, &check_error));
+  uint32_t *handles = calloc(MANY, sizeof *handles);
+  CHECK(handles != NULL);
+  for (uint32_t i = 0; i < MANY; i++) {
+    CHECK_FAILS(dsmr_lock_at(segment, 64 * i, 0, &check_error), DSMR_E_CORRUPT);
+    CHECK_OK(dsmr_lock_init(segment, 64 * i, 0, kind, &check_error));
+    handles[i] = (uint32_t)CHECK_OK(dsmr_lock_at(segment, 64 * i, 0, &check_error));
+  }
+  const char *bytes = dsmr_segment_address(segment);
+  for (uint32_t i = 0; i < MANY; i++) {
+    uint32_t at = i * 7919 % MANY;
+    CHECK_INT(dsmr_lock_at(segment, 64 * at, 0, &check_error), handles[at]);
+    CHECK_INT(take(handles[at], DSMR_EXCLUSIVE, -1), DSMR_LOCK_ACQUIRED);
+    CHECK(((const struct lwlock *)(const void *)(bytes + 64 * at))->owner != 0);
+    CHECK_INT(dsmr_lock_release(handles[at]), 0);
+  }
+  /* Again after all of them have gone. */
+  CHECK_OK(dsmr_segment_detach(segment));
+  for (uint32_t i = 0; i < MANY; i += 1000) CHECK(dsmr_lock_try(handles[i], DSMR_SHARED) < 0);
+  CHECK_OK(dsmr_registry_close(registry));
+}
+
 static const struct check_test tests[] = {
     TEST(stopped_waiter_keeps_nobody_from_a_free_lock),
     TEST(stopped_waiter_with_a_timeout_gets_it_or_the_timeout),
@@ -314,5 +398,8 @@ static const struct check_test tests[] = {
     TEST(reader_among_writers_gets_its_turn),
     TEST(writer_among_writers_gets_its_turn),
     TEST(writer_gets_a_lock_that_255_shared_holders_had),
+    TEST(leaving_while_inside_is_counted_as_an_abandonment),
+    TEST(lock_is_made_anew_over_one_whose_holder_is_dead),
+    TEST(each_of_20000_locks_is_found_by_its_place),
 };
 CHECK_MAIN(tests)
