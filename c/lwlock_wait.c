@@ -369,7 +369,10 @@ void lwlock_cancel(struct claim *claim) {
 
 void lwlock_publish_wait(struct claim *claim, uint64_t since_ns) {
   uint64_t record = claim->record | WAITING_OWNER | LWLOCK_EXCLUSIVE;
-  atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+  /* The time stays when the wait ends: a record without one would be listed as held. */
+  if (since_ns != 0) {
+    atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+  }
   /* Release; pairs with waitgraph.c. */
   atomic_store_explicit(&claim->slot->waiting_lock, since_ns == 0 ? 0 : record,
                         memory_order_release);
