@@ -109,7 +109,7 @@ static void reap_lock(struct control *control, uint64_t record, uint32_t backend
   if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
     struct lwlock *lock = segment_lock_at(mapping, offset);
     struct lock_counters *counters = tranche_counters(control, lock->tranche);
-    if (lwlock_is_initialized(lock) && lwlock_reap(lock, backend_id) && counters != NULL) {
+    if (lwlock_is_initialized(lock) && lwlock_reap(lock, LOCK_TOKEN_OF(backend_id)) && counters != NULL) {
       atomic_fetch_add_explicit(&counters->abandoned, 1, memory_order_relaxed);
     }
     mapping_release(mapping);

@@ -13,7 +13,9 @@
 #include "waitgraph.h"
 
 /* How long a call that waits lasts at most: runtimes end Workers between two calls. */
-#define SLICE_NS 100000000u
+#ifndef LOCK_SLICE_NS /* as LWLOCK_SLEEP_MAX_NS */
+#define LOCK_SLICE_NS 100000000u
+#endif
 
 /* ---- taking -------------------------------------------------------------------------- */
 
@@ -24,11 +26,6 @@ static int32_t may_begin(struct claim *claim, uint32_t mode) {
   return journal_reserve(claim) ? 0 : DSMR_E_NO_SPACE;
 }
 
-/* The backend id behind a token that nobody has: good enough to be taken out of a lock. */
-static uint32_t id_of(uint32_t token) {
-  return BACKEND_ID(token >> 9, LOCK_TOKEN_SLOT(token) & 0xffu);
-}
-
 void claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
@@ -36,9 +33,9 @@ void claim_clear_the_dead(struct claim *claim) {
   backend_reap_dead(control, claim->backend->slot);
   uint32_t owner = LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed));
   uint32_t starving = LOCK_TOKEN(atomic_load_explicit(&lock->starving, memory_order_relaxed));
-  if (owner != 0 && !lwlock_token_is_known(control, owner)) (void)lwlock_reap(lock, id_of(owner));
+  if (owner != 0 && !lwlock_token_is_known(control, owner)) (void)lwlock_reap(lock, owner);
   if (starving != 0 && !lwlock_token_is_known(control, starving)) {
-    (void)lwlock_reap(lock, id_of(starving));
+    (void)lwlock_reap(lock, starving);
   }
   for (uint32_t slot = 0; slot < DSMR_BACKENDS_MAX; slot++) {
     uint32_t word = 0;
@@ -47,7 +44,7 @@ void claim_clear_the_dead(struct claim *claim) {
     }
     uint64_t bits = atomic_load_explicit(&lock->readers[slot / 64], memory_order_relaxed);
     if ((bits >> slot % 64 & 1) != 0 && SLOT_STATE(word) != SLOT_LIVE) {
-      (void)lwlock_reap(lock, BACKEND_ID(SLOT_GENERATION(word), slot));
+      (void)lwlock_reap(lock, LOCK_TOKEN_OF(BACKEND_ID(SLOT_GENERATION(word), slot)));
     }
   }
   control_unlock(control);
@@ -90,7 +87,7 @@ static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Everything that is not the first, successful attempt. */
 static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeout_ms) {
-  uint64_t slice_ends = os_monotonic_ns() + SLICE_NS;
+  uint64_t slice_ends = os_monotonic_ns() + LOCK_SLICE_NS;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
   if (claim->waiting_since_ns == 0) claim->damage_count = 0;
   for (;;) {
@@ -216,14 +213,16 @@ int32_t dsmr_lock_update_variable(uint32_t lock, uint32_t offset_low, uint32_t o
 }
 
 /* A wait of this length looks for a cycle, at the end of each slice. */
+#ifndef LOOK_AFTER_NS /* likewise */
 #define LOOK_AFTER_NS 20000000u
+#endif
 
 static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, uint64_t *value,
                               uint64_t *started_ns, int32_t timeout_ms) {
   uint64_t now = os_monotonic_ns();
   if (*started_ns == 0) *started_ns = now;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
-  uint64_t slice_ends = now + SLICE_NS;
+  uint64_t slice_ends = now + LOCK_SLICE_NS;
   uint64_t look_ns = now - *started_ns < LOOK_AFTER_NS ? *started_ns + LOOK_AFTER_NS : now;
   uint64_t expected = value == NULL ? 0 : *value;
   lwlock_publish_wait(claim, *started_ns);

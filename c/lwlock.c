@@ -165,10 +165,12 @@ void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uin
 
 /* ---- reaping ----------------------------------------------------------------------------- */
 
-bool lwlock_reap(struct lwlock *lock, uint32_t backend_id) {
-  uint32_t token = LOCK_TOKEN_OF(backend_id);
-  uint32_t slot = BACKEND_SLOT(backend_id);
-  atomic_fetch_and(&lock->readers[slot / 64], ~(UINT64_C(1) << slot % 64));
+bool lwlock_reap(struct lwlock *lock, uint32_t token) {
+  uint32_t slot = LOCK_TOKEN_SLOT(token);
+  /* Damaged memory may name a slot that no registry has. */
+  if (slot < DSMR_BACKENDS_MAX) {
+    atomic_fetch_and(&lock->readers[slot / 64], ~(UINT64_C(1) << slot % 64));
+  }
   bool is_abandoned = false;
   uint32_t owner = atomic_load(&lock->owner);
   if (LOCK_TOKEN(owner) == token) {

@@ -122,9 +122,16 @@ void lwlock_publish_wait(struct claim *claim, uint64_t since_ns);
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);
 
-/* Takes a dead backend out of a lock. Under the table lock. True if it was left abandoned. */
-bool lwlock_reap(struct lwlock *lock, uint32_t backend_id);
+/*
+ * Takes a dead backend, or a token that nobody has, out of a lock. Under the table lock. True
+ * if it was left abandoned.
+ */
+bool lwlock_reap(struct lwlock *lock, uint32_t token);
 
+/* How long a waiter sleeps at most before it looks again. A test sets it to hours, so that no
+ * lost wake-up is mended by it. */
+#ifndef LWLOCK_SLEEP_MAX_NS
 #define LWLOCK_SLEEP_MAX_NS 10000000u
+#endif
 
 #endif

@@ -72,9 +72,11 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
   return false;
 }
 
-/* Has a backend's journal a record of the lock? */
+/* Has a backend's journal a record of the lock? Ours has one while we drain, too, but then no
+ * reader's bit in it can be ours. */
 static bool has_record(const struct claim *claim, uint32_t slot) {
   const struct backend_slot *row = &claim->backend->control.backends[slot];
+  if (row == claim->slot) return claim->state == CLAIM_HELD;
   for (uint32_t i = 0; i < HELD_MAX; i++) {
     uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
     if (record != 0 && HELD_LOCK(record) == claim->record) return true;
@@ -86,7 +88,9 @@ bool lwlock_seems_damaged(const struct claim *claim) {
   const struct lwlock *lock = claim->lock;
   if (!lwlock_is_initialized(lock)) return true;
   uint32_t token = LOCK_TOKEN(atomic_load(&lock->owner));
-  if (token != 0 && token != claim->token) {
+  if (token == claim->token) {
+    if (claim->state != CLAIM_DRAINING) return true;
+  } else if (token != 0) {
     if (!lwlock_token_is_known(&claim->backend->control, token)) return false; /* is reaped */
     return !has_record(claim, LOCK_TOKEN_SLOT(token)) &&
            LOCK_TOKEN(atomic_load(&lock->owner)) == token;
@@ -365,7 +369,10 @@ void lwlock_cancel(struct claim *claim) {
 
 void lwlock_publish_wait(struct claim *claim, uint64_t since_ns) {
   uint64_t record = claim->record | WAITING_OWNER | LWLOCK_EXCLUSIVE;
-  atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+  /* The time stays when the wait ends: a record without one would be listed as held. */
+  if (since_ns != 0) {
+    atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+  }
   /* Release; pairs with waitgraph.c. */
   atomic_store_explicit(&claim->slot->waiting_lock, since_ns == 0 ? 0 : record,
                         memory_order_release);

@@ -167,7 +167,7 @@ export class LWLock {
    */
   acquireSync(mode: LockMode = "exclusive", options?: WaitOptions): void {
     const number = modeNumber(mode);
-    const timeout = options ? encodeTimeoutOf(options) : -1;
+    const timeout = options === undefined ? -1 : encodeTimeoutOf(options);
     const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
     if (status !== 0) this.#acquireSlowly(status, number, timeout);
   }
@@ -522,6 +522,7 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`, `SIZE_INVALID`, `DETACHED`, `CLOSED`.
    */
   updateVar(byteOffset: number, value: bigint, options?: { release?: boolean }): void {
+    checkOptions(options);
     const [low, high] = halves(byteOffset);
     const bytes = new Uint8Array(encodeValue(value).buffer);
     const release = options?.release === true ? 1 : 0;

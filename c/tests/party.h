@@ -21,6 +21,10 @@
 #define LOCKS 131u
 #endif
 #define SEGMENT_SIZE (64u * LOCKS)
+/* How many the registry has room for. */
+#ifndef BACKENDS
+#define BACKENDS 16u
+#endif
 
 /* What this thread has: its backend, the segment, and the locks. 0 is the segment's own. */
 struct place {
@@ -40,7 +44,7 @@ static inline void place_use(struct place *place, int32_t segment) {
 
 /* Attaches as a backend of its own, and makes the segment if it is not there. */
 static inline void place_enter(struct place *place) {
-  *place = (struct place){.registry = check_open("r", 16, 16)};
+  *place = (struct place){.registry = check_open("r", BACKENDS, 16)};
   dsmr_segment_ticket ticket;
   int32_t begun = CHECK_OK(check_begin(place->registry, "s", SEGMENT_SIZE, &ticket));
   if (begun == DSMR_INITIALIZE) {
@@ -80,6 +84,8 @@ enum what {
   MARK,
   OR_WAIT, /* one slice; goes on with the last one's time */
   WATCH,   /* wait_for_variable at byte 0, one slice; value: expected, then found */
+  OR_WAIT_LONG, /* as OR_WAIT and WATCH, until there is an outcome */
+  WATCH_LONG,
   LEAVE_ALL,
   DETACH,
   CLOSE,
@@ -104,6 +110,20 @@ struct party {
   int orders;
   int answers;
 };
+
+static inline int32_t wait_long(struct place *place, struct order *order, uint32_t lock) {
+  bool is_watch = order->what == WATCH_LONG;
+  int32_t again = is_watch ? DSMR_LOCK_BUSY : DSMR_LOCK_NOT_YET;
+  int32_t outcome;
+  place->started_ns = 0;
+  do {
+    outcome = is_watch ? dsmr_lock_wait_for_variable(lock, 0, 0, &order->value,
+                                                     &place->started_ns, -1)
+                       : dsmr_lock_acquire_or_wait(lock, &place->started_ns, -1);
+  } while (outcome == again);
+  place->started_ns = 0;
+  return outcome;
+}
 
 static inline int32_t carry_out(struct place *place, struct order *order) {
   uint32_t lock = place->locks[order->lock];
@@ -135,6 +155,9 @@ static inline int32_t carry_out(struct place *place, struct order *order) {
           dsmr_lock_wait_for_variable(lock, 0, 0, &order->value, &place->started_ns, -1);
       if (outcome != DSMR_LOCK_BUSY) place->started_ns = 0;
       return outcome;
+    case OR_WAIT_LONG:
+    case WATCH_LONG:
+      return wait_long(place, order, lock);
     case LEAVE_ALL:
       return dsmr_lock_release_all(place->registry);
     case DETACH:

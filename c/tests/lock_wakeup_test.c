@@ -1,0 +1,158 @@
+/*
+ * lock_wakeup_test.c - no wake-up is ever lost.
+ *
+ * Every sleep of the library is bounded, so a lost wake-up would only be a delay. Here the
+ * library is built with bounds of hours (build.zig), and each test hands a lock around so that
+ * every hand-over needs its wake-up: who has the lock keeps it until another one has said in
+ * the lock's words that it sleeps, or is about to. One lost, and the next one to have the lock
+ * waits for that for ever: the test's alarm tells.
+ */
+#define LOCKS 4u
+#include "party.h"
+
+#include "layout.h"
+#include "lwlock.h"
+
+_Static_assert(LWLOCK_SLEEP_MAX_NS > UINT64_C(1000000000) * CHECK_PATIENCE_S, "outlasts the test");
+
+static struct place here;
+
+static struct lwlock *lock_words(void) {
+  return (struct lwlock *)(void *)((char *)dsmr_segment_address(here.segment) + 64);
+}
+
+struct relay {
+  _Atomic uint32_t turns;   /* hand-overs so far */
+  _Atomic uint32_t members; /* who still takes part */
+};
+
+enum { TURNS = CHECK_EMULATED ? 500 : 20000 };
+
+typedef bool (*is_asleep)(void);
+
+static bool somebody_waits_to_come_in(void) {
+  return (atomic_load(&lock_words()->owner) & (LOCK_WAITERS | LOCK_STARVING)) != 0;
+}
+static bool writer_waits_for_readers(void) { return (atomic_load(&lock_words()->drain) & 1) != 0; }
+static bool somebody_watches(void) { return (atomic_load(&lock_words()->events) & 1) != 0; }
+
+/* Not at all, or until the other one, which has said so, is really asleep, or in between. */
+static void linger(uint64_t *seed) {
+  uint64_t length = check_random(seed) % 2 == 0 ? 0 : check_random(seed) % 512;
+  for (uint64_t i = 0; i < length; i++) os_pause();
+}
+
+static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
+  uint64_t seed = (uint64_t)getpid();
+  for (bool is_over = false; !is_over;) {
+    CHECK_INT(dsmr_lock_acquire(here.locks[1], mode, -1), DSMR_LOCK_ACQUIRED);
+    is_over = atomic_fetch_add(&relay->turns, 1) >= TURNS;
+    while (!is_over && !others_sleep() && atomic_load(&relay->members) > 1 &&
+           atomic_load(&relay->turns) <= TURNS) {
+      os_pause();
+    }
+    linger(&seed);
+    if (is_over) atomic_fetch_sub(&relay->members, 1);
+    CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
+  }
+}
+
+static pid_t start_member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
+  pid_t child = check_fork();
+  if (child != 0) return child;
+  place_enter(&here);
+  member(relay, mode, others_sleep);
+  _exit(0);
+}
+
+/* The first `writers` of `count` processes are writers, the others readers. */
+static void hand_around(int writers, int count) {
+  if (CHECK_TSAN) check_skip("processes: ThreadSanitizer watches threads");
+  place_enter(&here);
+  struct relay *relay = check_shared(sizeof *relay);
+  atomic_store(&relay->members, (uint32_t)count);
+  pid_t children[8];
+  for (int i = 0; i < count; i++) {
+    /* A reader is in a writer's way alone, which has the owner word by then. */
+    children[i] = i < writers ? start_member(relay, DSMR_EXCLUSIVE, somebody_waits_to_come_in)
+                              : start_member(relay, DSMR_SHARED, writer_waits_for_readers);
+  }
+  for (int i = 0; i < count; i++) CHECK_CHILD(children[i]);
+  printf("      %u hand-overs among %d processes\n", atomic_load(&relay->turns), count);
+}
+
+static void writers_hand_a_lock_around(void) { hand_around(2, 2); }
+static void three_writers_hand_a_lock_around(void) { hand_around(3, 3); }
+static void eight_writers_hand_a_lock_around(void) { hand_around(8, 8); }
+static void writer_and_reader_hand_a_lock_around(void) { hand_around(1, 2); }
+static void writer_and_readers_hand_a_lock_around(void) { hand_around(1, 4); }
+static void writers_and_readers_hand_a_lock_around(void) { hand_around(2, 4); }
+
+/* ---- who waits without wanting it ------------------------------------------------------------ */
+
+/* Waits for one value after the other, each until it is another. */
+static void watch_values(uint64_t last) {
+  uint64_t value = 0;
+  while (value < last) {
+    uint64_t started = 0;
+    CHECK_INT(dsmr_lock_wait_for_variable(here.locks[1], 0, 0, &value, &started, -1), 1);
+  }
+}
+
+static void every_update_of_a_variable_wakes_who_waits_for_it(void) {
+  if (CHECK_TSAN) check_skip("processes: ThreadSanitizer watches threads");
+  place_enter(&here);
+  CHECK_INT(dsmr_lock_acquire(here.locks[1], DSMR_EXCLUSIVE, -1), DSMR_LOCK_ACQUIRED);
+  pid_t child = check_fork();
+  if (child == 0) {
+    place_enter(&here);
+    watch_values(TURNS);
+    _exit(0);
+  }
+  uint64_t seed = 11;
+  for (uint64_t value = 1; value <= TURNS; value++) {
+    while (!somebody_watches()) os_pause();
+    linger(&seed);
+    CHECK_INT(dsmr_lock_update_variable(here.locks[1], 0, 0, &value, 0), 0);
+  }
+  CHECK_CHILD(child);
+}
+
+static void every_release_wakes_who_waits_for_it_alone(void) {
+  if (CHECK_TSAN) check_skip("processes: ThreadSanitizer watches threads");
+  place_enter(&here);
+  struct relay *relay = check_shared(sizeof *relay);
+  pid_t child = check_fork();
+  if (child == 0) {
+    place_enter(&here);
+    for (uint32_t turn = 1; turn <= TURNS; turn++) {
+      while (atomic_load(&relay->members) < turn) os_pause();
+      uint64_t started = 0;
+      CHECK_INT(dsmr_lock_acquire_or_wait(here.locks[1], &started, -1), DSMR_LOCK_BUSY);
+      atomic_store(&relay->turns, turn);
+    }
+    _exit(0);
+  }
+  uint64_t seed = 12;
+  for (uint32_t turn = 1; turn <= TURNS; turn++) {
+    CHECK_INT(dsmr_lock_acquire(here.locks[1], DSMR_EXCLUSIVE, -1), DSMR_LOCK_ACQUIRED);
+    atomic_store(&relay->members, turn);
+    while (!somebody_watches() || !somebody_waits_to_come_in()) os_pause();
+    linger(&seed);
+    CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
+    while (atomic_load(&relay->turns) < turn) os_pause();
+  }
+  CHECK_CHILD(child);
+}
+
+static const struct check_test tests[] = {
+    TEST(writers_hand_a_lock_around),
+    TEST(three_writers_hand_a_lock_around),
+    TEST(eight_writers_hand_a_lock_around),
+    TEST(writer_and_reader_hand_a_lock_around),
+    TEST(writer_and_readers_hand_a_lock_around),
+    TEST(writers_and_readers_hand_a_lock_around),
+    TEST(every_update_of_a_variable_wakes_who_waits_for_it),
+    TEST(every_release_wakes_who_waits_for_it_alone),
+};
+CHECK_MAIN(tests)
