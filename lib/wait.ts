@@ -133,6 +133,8 @@ class Wait {
 
   /** Attempts, and ends, or watches. */
   step(): void {
+    // One that has given up must not acquire anything.
+    if (this.#hasEnded) return;
     this.#watch = 0;
     let outcome: number;
     try {
