@@ -242,6 +242,11 @@ export class Backend {
     return this.#parking;
   }
 
+  /** A segment is being detached: nobody waits for its words any more. */
+  leaveWords(id: number, cause: DsmrError): void {
+    this.#parking?.leave(id, cause);
+  }
+
   /** Publishes a segment that beginSync has started. */
   commit(segment: Segment): void {
     const { calls, error } = native();
