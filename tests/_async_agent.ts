@@ -169,10 +169,15 @@ async function perform(command: AsyncCommand): Promise<Report> {
     case "release":
       lockOf(command).release();
       return {};
-    case "releaseLater":
+    case "releaseLater": {
+      const segment = attached(command.segment);
+      const word = new Int32Array(segment.buffer, 128, 1);
       await new Promise((resolve) => setTimeout(resolve, 50));
       lockOf(command).release();
+      Atomics.add(word, 0, 1);
+      segment.notify(128);
       return {};
+    }
     case "state":
       return { held: lockOf(command).heldByMe(), abandoned: lockOf(command).abandoned };
     case "waitForVar": {
