@@ -33,13 +33,17 @@ export type AsyncCommand =
   | ({ do: "notify"; count?: number } & At)
   /** Takes the lock and lets go of it for ever; `spin` microseconds inside and outside. */
   | { do: "contend"; segment: string; spin: number }
-  /** How often the event loop has turned. */
-  | { do: "turns" }
+  /** How often the event loop has turned since the first of these. Keeps it turning. */
+  | { do: "count" }
+  /** Nothing: the reply tells that the loop goes on. */
+  | { do: "answer" }
   /** How many watching threads this process has. Linux only. */
   | { do: "threads" }
   /** Starts Workers that do these commands, the last of which pends, and terminates them. */
   | { do: "workers"; count: number; commands: AsyncCommand[] }
-  | { do: "close" | "segments" };
+  /** Starts a Worker whose last command blocks on word 0, and notifies it. */
+  | { do: "workerWoken"; segment: string; commands: AsyncCommand[] }
+  | { do: "close" };
 
 let turns = 0;
 let registry: Registry | undefined;
@@ -95,6 +99,10 @@ export function watchingThreads(): number {
   return count;
 }
 
+function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
 async function contend(segment: Segment, microseconds: number): Promise<never> {
   for (;;) {
     for (let i = 0; i < 100; i++) {
@@ -103,24 +111,40 @@ async function contend(segment: Segment, microseconds: number): Promise<never> {
       segment.lock.release();
       spin(microseconds);
     }
-    await new Promise((resolve) => setTimeout(resolve));
+    await turn();
   }
 }
 
-/** One Worker: resolves when it has begun to wait, and then is terminated. */
-async function doWorker(commands: AsyncCommand[]): Promise<void> {
+/** Starts a Worker and has it do the commands; calls `begun` when it is at the last one. */
+async function inWorker(
+  commands: AsyncCommand[],
+  begun: (last: Promise<Report>) => void | Promise<void>,
+): Promise<void> {
   const worker = new Worker(new URL("./_async_child.ts", import.meta.url));
   try {
-    await new Promise<void>((resolve, reject) => {
-      worker.on("error", reject);
+    const last = Promise.withResolvers<Report>();
+    last.promise.catch(() => {});
+    const isAtLast = new Promise<void>((resolve, reject) => {
+      worker.on("error", (error) => {
+        reject(error);
+        last.reject(error);
+      });
       let next = 0;
       worker.on("message", (message: Report) => {
         if (message.ok === false) reject(new Error(JSON.stringify(message)));
-        // The last one does not end: it says that it has begun.
-        else if (message.said === "begun" && next === commands.length) resolve();
-        else if (message.said !== "begun") worker.postMessage(commands[next++]);
+        if (next === commands.length) {
+          if (message.said === "begun" && message.ok === undefined) resolve();
+          else last.resolve(message);
+          return;
+        }
+        if (message.said === "begun") return;
+        worker.postMessage(commands[next++]);
+        // What blocks cannot say that it has begun.
+        if (next === commands.length && commands.at(-1)?.do === "waitSync") resolve();
       });
     });
+    await isAtLast;
+    await begun(last.promise);
   } finally {
     await worker.terminate();
   }
@@ -208,30 +232,40 @@ async function perform(command: AsyncCommand): Promise<Report> {
       return { value: attached(command.segment).notify(command.at ?? 0, command.count) };
     case "contend":
       return await contend(attached(command.segment), command.spin);
-    case "turns":
+    case "count":
+      if (turns === 0) count();
       return { value: turns };
+    case "answer":
+      return {};
     case "threads":
       return { value: watchingThreads() };
     case "workers": {
       const { commands, count } = command;
       for (let i = 0; i < count; i += 5) {
         await Promise.all(
-          Array.from({ length: Math.min(5, count - i) }, () => doWorker(commands)),
+          Array.from({ length: Math.min(5, count - i) }, () => inWorker(commands, () => turn())),
         );
       }
       return {};
     }
-    case "segments":
-      return { segments: [...opened().segments()] };
+    case "workerWoken": {
+      const segment = attached(command.segment);
+      let value = 0;
+      let said: string | undefined;
+      await inWorker(command.commands, async (last) => {
+        while ((value = segment.notify(0)) === 0) await turn();
+        ({ said } = await last);
+      });
+      return { value, said: said ?? "nothing" };
+    }
     case "close":
       opened().close();
       return {};
   }
 }
 
-function take(command: AsyncCommand | { go: true } | { count: true }): void {
+function take(command: AsyncCommand | { go: true }): void {
   if ("go" in command) return goOn?.();
-  if ("count" in command) return count();
   const done = perform(command).then((result) => ({ ok: true, ...result }), failure);
   report({ said: "begun" });
   void done.then(report);

@@ -285,10 +285,10 @@ for (const runtime of runtimes) {
       assertEquals(await first.next(), { holding: true });
       await second.begin({ do: "init", segment: "a", size: 64, how: "fill" });
       const here = observe(registry.getNamedSegment("a", 64, fill(9)));
-      await second.child.sendLine(JSON.stringify({ do: "turns" }));
+      await second.child.sendLine(JSON.stringify({ do: "answer" }));
       assertEquals(await second.next(), { said: "begun" });
       // It answers: its loop goes on, and its wait has not ended.
-      assertEquals((await second.next()).value, 0);
+      succeeded(await second.next());
       assertEquals([here.settled, registry.lookupSegment("a")], [false, null]);
       await assertRefused(
         registry.getNamedSegment("a", 64, undefined, { timeout: 1 }),
