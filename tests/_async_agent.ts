@@ -31,8 +31,8 @@ export type AsyncCommand =
   /** Waits on the word so many times at once; reports how many were told. */
   | { do: "waitAll"; segment: string; count: number }
   | ({ do: "notify"; count?: number } & At)
-  /** Takes the lock and lets go of it for ever; `spin` microseconds inside and outside. */
-  | { do: "contend"; segment: string; spin: number }
+  /** Takes the lock and lets go of it for ever: so many microseconds inside and outside. */
+  | { do: "contend"; segment: string; inside: number; outside: number }
   /** How often the event loop has turned since the first of these. Keeps it turning. */
   | { do: "count" }
   /** Nothing: the reply tells that the loop goes on. */
@@ -103,13 +103,13 @@ function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve));
 }
 
-async function contend(segment: Segment, microseconds: number): Promise<never> {
+async function contend(segment: Segment, inside: number, outside: number): Promise<never> {
   for (;;) {
     for (let i = 0; i < 100; i++) {
       segment.lock.acquireSync();
-      spin(microseconds);
+      spin(inside);
       segment.lock.release();
-      spin(microseconds);
+      spin(outside);
     }
     await turn();
   }
@@ -231,7 +231,7 @@ async function perform(command: AsyncCommand): Promise<Report> {
     case "notify":
       return { value: attached(command.segment).notify(command.at ?? 0, command.count) };
     case "contend":
-      return await contend(attached(command.segment), command.spin);
+      return await contend(attached(command.segment), command.inside, command.outside);
     case "count":
       if (turns === 0) count();
       return { value: turns };
