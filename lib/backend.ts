@@ -48,7 +48,10 @@ export class Backend {
   /** Everything attached, by handle; also what has lost its name since. */
   readonly #attached = new Map<number, Segment>();
   /** By name: initialisations that tasks of this isolate are at; settled when they are over. */
-  readonly #initializing = new Map<string, PromiseWithResolvers<void>>();
+  readonly #initializing = new Map<
+    string,
+    PromiseWithResolvers<void> & { segment: Segment }
+  >();
   #parking: Parking | undefined;
   #useCount = 1;
 
@@ -199,8 +202,9 @@ export class Backend {
           if (watch > 0) return watch;
           if (watch === 0) continue;
           const isOurs = status === native().number("DSMR_INITIALIZE");
-          begun = { segment: this.#adopt(name, beginning.ticket, status), isOurs };
-          if (isOurs) this.#initializing.set(name, Promise.withResolvers());
+          const segment = this.#adopt(name, beginning.ticket, status);
+          begun = { segment, isOurs };
+          if (isOurs) this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
           return 0;
         }
       },
@@ -215,10 +219,15 @@ export class Backend {
     return this.#initializing.get(name)?.promise;
   }
 
-  /** The initialisation that `begin` has started is over, however it went. */
-  endInitializing(name: string): void {
-    this.#initializing.get(name)?.resolve();
-    this.#initializing.delete(name);
+  /**
+   * The initialisation that `begin` has started is over, however it went. Does nothing the
+   * second time, when somebody else may be at it already.
+   */
+  endInitializing(segment: Segment): void {
+    const initializing = this.#initializing.get(segment.name);
+    if (initializing?.segment !== segment) return;
+    this.#initializing.delete(segment.name);
+    initializing.resolve();
   }
 
   /** A segment of the library's own, all zero at first. Blocks only while another makes it. */
@@ -236,6 +245,11 @@ export class Backend {
       this.#parking = new Parking(this, this.ownSegment(PARKING_NAME, PARKING_SIZE));
     }
     return this.#parking;
+  }
+
+  /** A segment is being detached: nobody waits for its words any more. */
+  leaveWords(id: number, cause: DsmrError): void {
+    this.#parking?.leave(id, cause);
   }
 
   /** Publishes a segment that beginSync has started. */
@@ -282,6 +296,7 @@ export class Backend {
     const handle = handleOf(segment);
     this.#attached.delete(handle);
     if (this.#byName.get(segment.name) === segment) this.#byName.delete(segment.name);
+    this.endInitializing(segment);
     const { calls } = native();
     // Somebody has transferred the buffer, and may hold the address for ever.
     if (!isOurs) calls.dsmr_segment_park(handle);

@@ -58,6 +58,8 @@ class Task {
   }
 }
 
+/** An outcome of the native wait: not to be had before this isolate itself lets go. */
+const HELD_HERE = 2;
 /** The longest delay that timers keep exactly. */
 const TIMER_MAX_MS = 0x7fffffff;
 
@@ -77,6 +79,11 @@ export class LockQueue {
   /** How many tasks hold the lock. */
   get holders(): number {
     return this.#holds.size;
+  }
+
+  /** Whether it has not been taken away. */
+  has(hold: LockHold): boolean {
+    return this.#holds.has(hold);
   }
 
   /** How many tasks wait for it. */
@@ -160,6 +167,12 @@ export class LockQueue {
     this.#waiting = waiting;
     wait({
       attempt: () => {
+        // Sync code has taken it before the first attempt, which waits for the doorbell. Its
+        // release pumps.
+        if (this.#lock.isHeld()) {
+          this.#waiting = undefined;
+          return HELD_HERE;
+        }
         const outcome = this.#lock.watch(task.mode);
         // In the same turn: nothing can come between the lock and the task.
         if (outcome <= 1) this.#grant(task, outcome === 1);

@@ -174,14 +174,8 @@ export class LWLock {
 
   #acquireSlowly(status: number, mode: number, timeout: number): void {
     // In slices, so that a Worker that waits can be terminated.
-    let hasPaused = false;
-    if (status < 0 && this.#queue !== undefined && this.#isOwnTasks(status)) {
-      if (this.#queue.holders > 0) throw this.#ownTask();
-      // A task of this isolate waits, too. It goes on when we are through.
-      this.#queue.pause();
-      hasPaused = true;
-      status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
-    }
+    const hasPaused = this.#pauseTasks(status);
+    if (hasPaused) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
     try {
       while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
       this.#check(status, timeout);
@@ -190,6 +184,17 @@ export class LWLock {
       throw error;
     }
     if (status === ABANDONED) this.#mend();
+  }
+
+  /**
+   * Whether a sync call failed because a task of this isolate waits, too: it goes on when the
+   * call is through, which is to try again. Throws if a task holds the lock.
+   */
+  #pauseTasks(status: number): boolean {
+    if (status >= 0 || this.#queue === undefined || !this.#isOwnTasks(status)) return false;
+    if (this.#queue.holders > 0) throw this.#ownTask();
+    this.#queue.pause();
+    return true;
   }
 
   /** Whether a call failed because of tasks of this isolate. */
@@ -273,7 +278,8 @@ export class LWLock {
       }
     }
     hold ??= await queue.enqueue(mode, checked);
-    if (hold.abandoned) this.#mend();
+    // It may have been taken away since, by releaseAll or a detach.
+    if (hold.abandoned && queue.has(hold)) this.#mend();
     return hold;
   }
 
@@ -288,7 +294,8 @@ export class LWLock {
    * this isolate holds it may let go of. The signal's reason. {@linkcode RangeError}: the timeout.
    */
   async acquire(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<void> {
-    this.#anonymous.push(await this.#hold(mode, options));
+    const hold = await this.#hold(mode, options);
+    if (this.#tasks().has(hold)) this.#anonymous.push(hold);
   }
 
   /**
@@ -475,10 +482,13 @@ export class LWLock {
   acquireOrWaitSync(options?: WaitOptions): boolean {
     const timeout = encodeTimeoutOf(options);
     const started = new Uint8Array(8);
-    let status: number;
-    do {
-      status = this.#calls.dsmr_lock_acquire_or_wait(this.#handle, started, timeout);
-    } while (status === NOT_YET);
+    const attempt = (): number =>
+      this.#calls.dsmr_lock_acquire_or_wait(this.#handle, started, timeout);
+    let status = attempt();
+    const hasPaused = this.#pauseTasks(status);
+    if (hasPaused) status = attempt();
+    while (status === NOT_YET) status = attempt();
+    if (hasPaused && (status === BUSY || status < 0)) this.#queue?.pump();
     this.#check(status, timeout);
     if (status === BUSY) return false;
     if (status === ABANDONED) this.#mend();

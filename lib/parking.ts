@@ -45,6 +45,8 @@ export const PARKING_SIZE: number = tableSize(shape);
 
 /** A task that waits, by its row. */
 interface Waiter {
+  /** Of the word's segment. */
+  id: number;
   resolve(outcome: WordWait): void;
   reject(cause: unknown): void;
 }
@@ -152,11 +154,17 @@ export class Parking {
     table.set(place + OFFSET_HIGH, Math.floor(address.offset / 2 ** 32) | 0);
     table.set(place + STATE, PARKED);
     this.#chain(row, this.#bucket(address));
-    // After that: whoever changes the word from here on sees the row.
-    if (load() === expected) return row;
-    this.#unchain(row);
-    table.free(row);
-    return undefined;
+    let isExpected = false;
+    try {
+      // After that: whoever changes the word from here on sees the row.
+      isExpected = load() === expected;
+    } finally {
+      if (!isExpected) {
+        this.#unchain(row);
+        table.free(row);
+      }
+    }
+    return isExpected ? row : undefined;
   }
 
   /** Ends a wait. With the lock held. False: it was notified already. */
@@ -200,7 +208,7 @@ export class Parking {
     signal?.throwIfAborted();
     const table = this.#table;
     const until = performance.now() + timeout;
-    const ended = Promise.withResolvers<WordWait>();
+    const ended = { id: address.id, ...Promise.withResolvers<WordWait>() };
     const row = await table.change(() => {
       const row = this.#park(address, load, expected);
       // In the same turn: it may be notified before we go on.
@@ -239,6 +247,23 @@ export class Parking {
       if (timer !== undefined) clearTimeout(timer);
       signal?.removeEventListener("abort", onAbort);
     }
+  }
+
+  /** A segment is being detached: ends the waits for its words. */
+  leave(id: number, cause: DsmrError): void {
+    const leaving = [...this.#waiters].filter(([, waiter]) => waiter.id === id);
+    if (leaving.length === 0) return;
+    this.#table.change(() => {
+      for (const [row, waiter] of leaving) {
+        if (this.#waiters.get(row) !== waiter) continue;
+        this.#waiters.delete(row);
+        if (this.#unpark(row)) waiter.reject(cause);
+        else waiter.resolve("ok");
+      }
+      if (this.#waiters.size === 0) this.#table.unlisten();
+    }).catch(() => {
+      for (const [, waiter] of leaving) waiter.reject(cause);
+    });
   }
 
   /** Wakes at most `count` of those who wait on a word; returns how many. */

@@ -180,8 +180,8 @@ export class Registry implements Disposable {
    * Registry.destroy("doc-open-async");
    * ```
    */
-  static open(name: string, options?: OpenOptions & AsyncWaitOptions): Promise<Registry> {
-    return patiently(
+  static async open(name: string, options?: OpenOptions & AsyncWaitOptions): Promise<Registry> {
+    return await patiently(
       () => Promise.resolve(Registry.#attach(name, options, TABLE_PATIENCE_MS)),
       { timeout: OPEN_TIMEOUT_MS, ...checkWaitOptions(options) },
     );
@@ -419,7 +419,7 @@ export class Registry implements Disposable {
       }
       this.#commit(backend, segment);
     } finally {
-      backend.endInitializing(name);
+      backend.endInitializing(segment);
     }
     return segment;
   }

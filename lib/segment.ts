@@ -112,13 +112,15 @@ export class Segment implements Disposable {
    * @throws {DsmrError} `DETACHED` after {@linkcode detach} or the registry's `close()`.
    */
   get buffer(): ArrayBuffer {
-    if (!this.#isAttached) {
-      throw new DsmrError(
-        "DETACHED",
-        `Segment "${this.name}" is detached. Ask the registry for it again.`,
-      );
-    }
+    if (!this.#isAttached) throw this.#detached();
     return this.#buffer;
+  }
+
+  #detached(): DsmrError {
+    return new DsmrError(
+      "DETACHED",
+      `Segment "${this.name}" is detached. Ask the registry for it again.`,
+    );
   }
 
   /**
@@ -284,6 +286,7 @@ export class Segment implements Disposable {
     if (isOurs) this.#buffer.transfer();
     this.#backend.detachSegment(this, isOurs);
     // Whoever waits for something in it finds out.
+    this.#backend.leaveWords(this.#id, this.#detached());
     forgetLocks(this);
     retryAll();
   }

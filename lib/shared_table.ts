@@ -128,27 +128,39 @@ export class SharedTable {
 
   /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
   changeSync<Result>(change: () => Result): Result {
-    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
+    const { lock } = this.#segment;
+    // A task of ours has been given the lock, and has not gone on yet: its change is all to come.
+    if (lock.heldByMe()) return this.#inside(change);
+    lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#change(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result): Promise<Result> {
-    if (!this.#segment.lock.tryAcquire()) await this.#segment.lock.acquire();
+    const { lock } = this.#segment;
+    while (!lock.tryAcquire()) {
+      await lock.acquire();
+      // Unless the program has called releaseAll() in between.
+      if (lock.heldByMe()) break;
+    }
     return this.#change(change);
   }
 
   #change<Result>(change: () => Result): Result {
-    const { lock } = this.#segment;
     try {
-      if (lock.abandoned) {
-        this.#repair();
-        lock.markConsistent();
-      }
-      return change();
+      return this.#inside(change);
     } finally {
-      lock.release();
+      this.#segment.lock.release();
     }
+  }
+
+  #inside<Result>(change: () => Result): Result {
+    const { lock } = this.#segment;
+    if (lock.abandoned) {
+      this.#repair();
+      lock.markConsistent();
+    }
+    return change();
   }
 
   #repair(): void {

@@ -33,22 +33,26 @@ const pending = new Map<number, Wait>();
 let listener: Listener | undefined;
 let listening: Promise<void> | undefined;
 
-const ids = new Uint32Array(64);
+/**
+ * As many as go on in one turn. Each may have acquired a lock that its task lets go of a moment
+ * later, and a backend can hold 128: so the tasks run before the next ones try.
+ */
+const IN_ONE_TURN = 32;
+const ids = new Uint32Array(IN_ONE_TURN);
 const idBytes = new Uint8Array(ids.buffer);
 
 /** Makes what is due go on; also those whose watch was ended by a detach or a close. */
 function answer(): void {
-  for (;;) {
-    const count = native().calls.dsmr_doorbell_answer(idBytes, ids.length);
-    // All of them first: a step may set watches, and so answer in between.
-    const fired = [...ids.subarray(0, count)].map((id) => {
-      const wait = pending.get(id);
-      pending.delete(id);
-      return wait;
-    });
-    for (const wait of fired) wait?.step();
-    if (count < ids.length) break;
-  }
+  const count = native().calls.dsmr_doorbell_answer(idBytes, ids.length);
+  // All of them first: a step may set watches, and so answer in between.
+  const fired = [...ids.subarray(0, count)].map((id) => {
+    const wait = pending.get(id);
+    pending.delete(id);
+    return wait;
+  });
+  for (const wait of fired) wait?.step();
+  // The doorbell rings again only when all have been answered.
+  if (count === ids.length) setTimeout(answer);
   listener?.hold(pending.size > 0);
 }
 
@@ -133,6 +137,8 @@ class Wait {
 
   /** Attempts, and ends, or watches. */
   step(): void {
+    // One that has given up must not acquire anything.
+    if (this.#hasEnded) return;
     this.#watch = 0;
     let outcome: number;
     try {

@@ -1,0 +1,538 @@
+/** The async forms of a lock, among the tasks of one isolate. */
+
+import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { test } from "node:test";
+import type { LockMode, LWLock, Registry, Segment } from "../lib/mod.ts";
+import {
+  assertChecksOptions,
+  assertRefused,
+  assertRejectedWith,
+  observe,
+  Party,
+  turn,
+} from "./_async.ts";
+import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
+import { type RuntimeName, runtimes } from "./_spawn.ts";
+
+const SIZE = 256;
+/** The word where `releaseLater` counts. */
+const RELEASED = 128;
+const MODES: readonly LockMode[] = ["exclusive", "shared"];
+const other: Record<LockMode, LockMode> = { exclusive: "shared", shared: "exclusive" };
+
+function attach(scene: Scene): { registry: Registry; segment: Segment; lock: LWLock } {
+  const registry = scene.open();
+  const segment = registry.getNamedSegmentSync("a", SIZE);
+  return { registry, segment, lock: segment.lock };
+}
+
+async function party(scene: Scene, runtime: RuntimeName): Promise<Party> {
+  const party = await Party.start(scene, runtime);
+  await party.ask({ do: "get", segment: "a", size: SIZE });
+  return party;
+}
+
+/** A process that holds the lock of segment "a". */
+async function holder(scene: Scene, runtime: RuntimeName, mode: LockMode): Promise<Party> {
+  const child = await party(scene, runtime);
+  assertEquals((await child.ask({ do: "acquire", segment: "a", mode })).held, true);
+  return child;
+}
+
+/** Nobody holds the lock or waits for it, as far as can be seen. */
+function assertNothingLeft(registry: Registry, lock: LWLock): void {
+  assertEquals([...registry.waits()], []);
+  assertEquals([...registry.backends()].map(({ held, waitsFor }) => [held, waitsFor]), [
+    ...[...registry.backends()].map(() => [[], null]),
+  ]);
+  assert(lock.tryAcquire("exclusive"));
+  lock.release();
+}
+
+for (const mode of MODES) {
+  test(`acquire, with and hold take a free lock ${mode}, and let go of it`, () =>
+    inScene(async (scene) => {
+      const { registry, lock } = attach(scene);
+      const holds = () => [lock.heldByMe(), lock.heldByMe(mode), lock.heldByMe(other[mode])];
+      assertEquals(await lock.acquire(mode), undefined);
+      assertEquals(holds(), [true, true, false]);
+      lock.release();
+      assertEquals(lock.heldByMe(), false);
+
+      const value = { some: "value" };
+      assertStrictEquals(await lock.with(mode, () => value), value);
+      assertStrictEquals(
+        await lock.with(mode, async () => {
+          assertEquals(holds(), [true, true, false]);
+          await turn();
+          assertEquals(holds(), [true, true, false]);
+          return value;
+        }),
+        value,
+      );
+      assertEquals(lock.heldByMe(), false);
+
+      {
+        using _held = await lock.hold(mode);
+        assertEquals(holds(), [true, true, false]);
+      }
+      assertEquals(lock.heldByMe(), false);
+      const held = await lock.hold(mode);
+      held[Symbol.dispose]();
+      const again = await lock.hold(mode);
+      // The second time it is nobody else's.
+      held[Symbol.dispose]();
+      assertEquals(lock.heldByMe(), true);
+      again[Symbol.dispose]();
+      assertNothingLeft(registry, lock);
+    }));
+
+  test(`with lets go of a lock held ${mode} when the callback throws or rejects`, () =>
+    inScene(async (scene) => {
+      const { registry, lock } = attach(scene);
+      const reason = new Error("as planned");
+      const fail = (): never => {
+        throw reason;
+      };
+      await assertRejectedWith(lock.with(mode, fail), reason);
+      assertEquals(lock.heldByMe(), false);
+      await assertRejectedWith(lock.with(mode, () => Promise.reject(reason)), reason);
+      const later = async () => {
+        await turn();
+        fail();
+      };
+      await assertRejectedWith(lock.with(mode, later), reason);
+      assertNothingLeft(registry, lock);
+    }));
+
+  test(`the mode is exclusive if it is omitted, and ${mode} waits for it`, () =>
+    inScene(async (scene) => {
+      const { registry, lock } = attach(scene);
+      await lock.acquire();
+      const second = observe(lock.acquire(mode));
+      await turn();
+      assertEquals([second.settled, lock.heldByMe("exclusive")], [false, true]);
+      lock.release();
+      await second.promise;
+      assertEquals(lock.heldByMe(mode), true);
+      lock.release();
+      assertNothingLeft(registry, lock);
+    }));
+}
+
+test("every async form checks its options before it does anything", () =>
+  inScene(async (scene) => {
+    const { registry, lock, segment } = attach(scene);
+    await assertChecksOptions((options) => lock.acquire("exclusive", options));
+    await assertChecksOptions((options) => lock.with("shared", () => 1, options));
+    await assertChecksOptions((options) => lock.hold("exclusive", options));
+    await assertChecksOptions((options) => lock.acquireOrWait(options));
+    await assertChecksOptions((options) => lock.waitForVar(0, 0n, options));
+    await assertRejects(() => lock.acquire("both" as LockMode), TypeError, '"both"');
+    await assertRefused(lock.waitForVar(4, 0n), "SIZE_INVALID", "a");
+    await assertRefused(lock.waitForVar(SIZE, 0n), "SIZE_INVALID", "a");
+    await assertRefused(lock.waitForVar(-8, 0n), "SIZE_INVALID", -8);
+    assertNothingLeft(registry, lock);
+    segment.detach();
+    await assertRefused(lock.acquire(), "DETACHED", '"a"');
+    await assertRefused(lock.with("shared", () => 1), "DETACHED", '"a"');
+    await assertRefused(lock.acquireOrWait(), "DETACHED", '"a"');
+    await assertRefused(lock.waitForVar(0, 0n), "DETACHED", '"a"');
+  }));
+
+test("a free lock is taken whatever the timeout, and one that is held not within 0 or 1 ms", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    for (const timeout of [0, 0.5, 1, 2 ** 31, 2 ** 40, Infinity]) {
+      await lock.acquire("exclusive", { timeout });
+      lock.release();
+    }
+    const child = await holder(scene, "deno", "exclusive");
+    for (const timeout of [0, 0.5, 3]) {
+      for (const mode of MODES) {
+        await assertRefused(
+          lock.acquire(mode, { timeout }),
+          "TIMEOUT",
+          '"a"',
+          timeout === 3 ? 3 : "",
+        );
+      }
+      await assertRefused(lock.acquireOrWait({ timeout }), "TIMEOUT", '"a"');
+      await assertRefused(lock.waitForVar(0, 0n, { timeout }), "TIMEOUT", '"a"');
+      assertEquals([...registry.waits()], []);
+    }
+    // So long that timers do not know it: not at once, at least.
+    const long = [2 ** 31, 2 ** 40, Infinity].map((timeout) => lock.acquire("shared", { timeout }));
+    const settled = long.map(observe);
+    for (let i = 0; i < 5; i++) await turn();
+    assertEquals(settled.map((one) => one.settled), [false, false, false]);
+    await child.ask({ do: "release", segment: "a" });
+    await Promise.all(long);
+    for (const _ of long) lock.release();
+    assertNothingLeft(registry, lock);
+  }));
+
+test("an abort while waiting ends the wait at once, with the very reason", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const child = await holder(scene, "bun", "exclusive");
+    const calls = [
+      (signal: AbortSignal) => lock.acquire("exclusive", { signal }),
+      (signal: AbortSignal) => lock.acquire("shared", { signal }),
+      (signal: AbortSignal) => lock.with("exclusive", () => assert(false), { signal }),
+      (signal: AbortSignal) => lock.hold("exclusive", { signal }),
+      (signal: AbortSignal) => lock.acquireOrWait({ signal }),
+      (signal: AbortSignal) => lock.waitForVar(0, 0n, { signal }),
+    ];
+    for (const reason of [undefined, "a text", { an: "object" }, null]) {
+      for (const call of calls) {
+        const controller = new AbortController();
+        const waiting = observe<unknown>(call(controller.signal));
+        await turn();
+        assertEquals(waiting.settled, false);
+        controller.abort(reason);
+        await assertRejectedWith(waiting.promise, controller.signal.reason);
+        assertEquals([...registry.waits()], []);
+      }
+    }
+    await child.ask({ do: "release", segment: "a" });
+    assertNothingLeft(registry, lock);
+  }));
+
+test("tasks of one isolate get the lock in the order in which they asked", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const order: number[] = [];
+    let inside = 0;
+    const tasks = Array.from({ length: 50 }, (_, i) =>
+      lock.with("exclusive", async () => {
+        order.push(i);
+        assertEquals(++inside, 1);
+        await Promise.resolve();
+        inside--;
+      }));
+    await Promise.all(tasks);
+    assertEquals(order, Array.from({ length: 50 }, (_, i) => i));
+    assertNothingLeft(registry, lock);
+  }));
+
+test("tasks that want it shared hold it together; a writer behind them comes before later ones", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const events: string[] = [];
+    const gate = Promise.withResolvers<void>();
+    const read = (name: string) =>
+      lock.with("shared", async () => {
+        events.push(name);
+        await gate.promise;
+      });
+    const first = [read("r1"), read("r2"), read("r3")];
+    const writer = lock.with("exclusive", () => {
+      events.push("w");
+      assert(lock.heldByMe("exclusive"));
+    });
+    const later = [read("r4"), read("r5")];
+    await turn();
+    // They could join those inside, but for the writer.
+    assertEquals(events, ["r1", "r2", "r3"]);
+    gate.resolve();
+    await Promise.all([...first, writer, ...later]);
+    assertEquals(events, ["r1", "r2", "r3", "w", "r4", "r5"]);
+    assertNothingLeft(registry, lock);
+  }));
+
+test("release lets go of one shared task at a time, and the lock is free after the last", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await Promise.all([lock.acquire("shared"), lock.acquire("shared"), lock.acquire("shared")]);
+    const writer = observe(lock.acquire("exclusive"));
+    for (let i = 0; i < 3; i++) {
+      await turn();
+      assertEquals([writer.settled, lock.heldByMe("shared")], [false, true]);
+      lock.release();
+    }
+    await writer.promise;
+    assert(lock.heldByMe("exclusive"));
+    lock.release();
+    assertFails(() => lock.release(), "NOT_HELD", '"a"');
+    assertNothingLeft(registry, lock);
+  }));
+
+test("release does not take away what with or using hold", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await lock.with("exclusive", () => void assertFails(() => lock.release(), "NOT_HELD", '"a"'));
+    {
+      using _held = await lock.hold("shared");
+      assertFails(() => lock.release(), "NOT_HELD", '"a"');
+      assert(lock.heldByMe("shared"));
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("a task that gives up in the queue is in nobody's way, wherever it stands", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const child = await holder(scene, "deno", "exclusive");
+    const controllers = Array.from({ length: 4 }, () => new AbortController());
+    const order: number[] = [];
+    const tasks = controllers.map(({ signal }, i) =>
+      lock.with("exclusive", () => void order.push(i), { signal })
+    );
+    const outcomes = Promise.allSettled(tasks);
+    await until(() => [...registry.waits()].length === 1);
+    controllers[0]?.abort("first");
+    controllers[2]?.abort("third");
+    await assertRejectedWith(tasks[0] ?? outcomes, "first");
+    await assertRejectedWith(tasks[2] ?? outcomes, "third");
+    await child.ask({ do: "release", segment: "a" });
+    await outcomes;
+    assertEquals(order, [1, 3]);
+    assertNothingLeft(registry, lock);
+  }));
+
+test("a sync acquire while a task holds the lock is DEADLOCK at once, in every sync form", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    for (const mode of MODES) {
+      await lock.with(mode, () => {
+        for (const wanted of MODES) {
+          assertFails(() => lock.acquireSync(wanted), "DEADLOCK", '"a"', "Await the async form");
+        }
+        assertFails(() => lock.withSync("exclusive", () => 1), "DEADLOCK", '"a"');
+        assertFails(() => lock.holdSync(), "DEADLOCK", '"a"');
+        assertFails(() => lock.acquireOrWaitSync(), "DEADLOCK", '"a"');
+        assert(lock.heldByMe(mode));
+      });
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("a sync acquire while a task merely waits comes first, and the task goes on after it", () =>
+  inScene(async (scene) => {
+    const { registry, segment, lock } = attach(scene);
+    const child = await holder(scene, "bun", "exclusive");
+    const forms = [
+      () => lock.acquireSync(),
+      () => void lock.holdSync("exclusive", { timeout: 60_000 }),
+      () => assertEquals(lock.tryAcquire(), true),
+      () => assertEquals(lock.acquireOrWaitSync(), true),
+    ];
+    for (const [round, acquire] of forms.entries()) {
+      const task = observe(lock.acquire());
+      await until(() => [...registry.waits()].length === 1);
+      assertEquals([lock.tryAcquire(), lock.tryAcquire("shared")], [false, false]);
+      assertFails(() => lock.acquireSync("exclusive", { timeout: 0 }), "TIMEOUT", '"a"');
+      assertFails(() => lock.acquireOrWaitSync({ timeout: 0 }), "TIMEOUT", '"a"');
+      await child.begin({ do: "releaseLater", segment: "a" });
+      // Blocks: no event of ours comes between its release and what follows.
+      segment.waitSync(RELEASED, round);
+      if (!task.settled) {
+        acquire();
+        assertEquals([lock.heldByMe("exclusive"), task.settled], [true, false]);
+        await turn();
+        assertEquals(task.settled, false);
+        lock.release();
+      } else {
+        console.log("not tested: the task had the lock before this thread went on");
+      }
+      await task.promise;
+      lock.release();
+      succeeded(await child.next());
+      await child.ask({ do: "acquire", segment: "a" });
+    }
+    const task = lock.acquire();
+    await until(() => [...registry.waits()].length === 1);
+    await child.begin({ do: "releaseLater", segment: "a" });
+    if (lock.acquireOrWaitSync()) lock.release();
+    await task;
+    lock.release();
+    succeeded(await child.next());
+    assertNothingLeft(registry, lock);
+  }));
+
+test("a task that asks while sync code holds the lock gets it when that lets go", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const letGo = [
+      () => lock.release(),
+      () => lock.updateVar(0, 1n, { release: true }),
+      () => assertEquals(registry.releaseAll(), 1),
+    ];
+    for (const release of letGo) {
+      lock.acquireSync();
+      const tasks = [lock.acquire("exclusive"), lock.acquire("shared")].map(observe);
+      await turn();
+      assertEquals(tasks.map(({ settled }) => settled), [false, false]);
+      release();
+      await tasks[0]?.promise;
+      assertEquals([lock.heldByMe("exclusive"), tasks[1]?.settled], [true, false]);
+      lock.release();
+      await tasks[1]?.promise;
+      lock.release();
+      assertEquals(await lock.acquireOrWait(), true);
+      const waiting = observe(lock.acquireOrWait());
+      await turn();
+      assertEquals(waiting.settled, false);
+      lock.release();
+      assertEquals(await waiting.promise, false);
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("tryAcquire joins shared tasks, and takes nothing that would need a wait", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await lock.acquire("shared");
+    assertEquals([lock.tryAcquire("exclusive"), lock.tryAcquire("shared")], [false, true]);
+    const writer = observe(lock.acquire("exclusive"));
+    // A task waits already.
+    assertEquals(lock.tryAcquire("shared"), false);
+    lock.release();
+    await turn();
+    assertEquals([writer.settled, lock.heldByMe("shared")], [false, true]);
+    lock.release();
+    await writer.promise;
+    assertEquals([lock.tryAcquire("exclusive"), lock.tryAcquire("shared")], [false, false]);
+    lock.release();
+    assertNothingLeft(registry, lock);
+  }));
+
+test("releaseAll takes the lock from every task, and those that wait get it", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await lock.acquire("shared");
+    const inside = lock.with("shared", async () => {
+      const next = lock.acquire("exclusive");
+      assertEquals(registry.releaseAll(), 1);
+      await next;
+      assert(lock.heldByMe("exclusive"));
+    });
+    await inside;
+    // The end of `with` was not the end of the other task's hold.
+    assert(lock.heldByMe("exclusive"));
+    lock.release();
+    assertNothingLeft(registry, lock);
+
+    // In the turn in which it was acquired, before the task knows.
+    const gone = lock.acquire("exclusive");
+    assertEquals(registry.releaseAll(), 1);
+    await gone;
+    assertEquals(lock.heldByMe(), false);
+    assertFails(() => lock.release(), "NOT_HELD", '"a"');
+    await lock.with("exclusive", () => void assertFails(() => lock.release(), "NOT_HELD", '"a"'));
+    assertNothingLeft(registry, lock);
+  }));
+
+for (const runtime of runtimes) {
+  test(`acquireOrWait and waitForVar see what a ${runtime} process does with the lock`, () =>
+    inScene(async (scene) => {
+      const { registry, lock, segment } = attach(scene);
+      assertEquals(await lock.acquireOrWait(), true);
+      assert(lock.heldByMe("exclusive"));
+      const child = await party(scene, runtime);
+      await child.begin({ do: "waitForVar", segment: "a", expected: 0 });
+      lock.updateVar(0, 7n);
+      assertEquals(await child.next(), { ok: true, released: false, value: 7 });
+      await child.begin({ do: "waitForVar", segment: "a", expected: 7 });
+      lock.release();
+      assertEquals(await child.next(), { ok: true, released: true, value: 7 });
+
+      await child.ask({ do: "acquire", segment: "a" });
+      const waits = [
+        lock.waitForVar(0, 7n),
+        lock.waitForVar(0, 7n, { timeout: 60_000 }),
+        lock.acquireOrWait(),
+      ].map((promise) => observe<unknown>(promise));
+      assertEquals(await lock.waitForVar(0, 6n), { released: false, value: 7n });
+      await turn();
+      assertEquals(waits.map(({ settled }) => settled), [false, false, false]);
+      await child.ask({ do: "release", segment: "a" });
+      assertEquals(await Promise.all(waits.map(({ promise }) => promise)), [
+        { released: true, value: 7n },
+        { released: true, value: 7n },
+        false,
+      ]);
+      assertEquals(await lock.waitForVar(0, 7n), { released: true, value: 7n });
+      await lock.with("exclusive", () => assertRefused(lock.waitForVar(0, 7n), "ALREADY_HELD"));
+      assertEquals(new BigUint64Array(segment.buffer)[0], 7n);
+      assertNothingLeft(registry, lock);
+    }));
+
+  test(`a lock that a killed ${runtime} process held is repaired before any async form returns`, () =>
+    inScene(async (scene) => {
+      const registry = scene.open();
+      let repairs = 0;
+      const repair = (segment: Segment): void => {
+        repairs++;
+        assert(segment.lock.heldByMe("exclusive"));
+      };
+      const { lock } = registry.getNamedSegmentSync("a", SIZE, undefined, { repair });
+      const forms: (() => Promise<unknown>)[] = [
+        () => lock.acquire(),
+        () => lock.with("exclusive", () => assertEquals(lock.abandoned, false)),
+        () => lock.hold(),
+        () => lock.acquireOrWait(),
+      ];
+      for (const [i, acquire] of forms.entries()) {
+        const child = await holder(scene, runtime, "exclusive");
+        if (i === 3) {
+          // It waits for nobody but the dead.
+          await child.killed();
+        }
+        const waiting = acquire();
+        if (i < 3) {
+          await until(() => [...registry.waits()].length === 1);
+          await child.killed();
+        }
+        await waiting;
+        assertEquals([repairs, lock.abandoned], [i + 1, false]);
+        registry.releaseAll();
+      }
+      assertNothingLeft(registry, lock);
+    }));
+
+  test(`a repair that throws leaves a ${runtime} process's lock abandoned and free`, () =>
+    inScene(async (scene) => {
+      const registry = scene.open();
+      const cause = new Error("as planned");
+      let outcome: (() => unknown) | undefined = () => {
+        throw cause;
+      };
+      const { lock } = registry.getNamedSegmentSync("a", SIZE, undefined, {
+        repair: () => outcome?.() as void,
+      });
+      const child = await holder(scene, runtime, "exclusive");
+      const waiting = [lock.acquire(), lock.acquire("exclusive")];
+      const refused = waiting.map((promise) => assertRefused(promise, "ABANDONED", '"a"', "threw"));
+      await until(() => [...registry.waits()].length === 1);
+      await child.killed();
+      // The first lets go, and the second tries.
+      for (const promise of refused) assertStrictEquals((await promise).cause, cause);
+      assertEquals([lock.heldByMe(), lock.abandoned], [false, true]);
+      // It works, shared.
+      await lock.with("shared", () => assert(lock.abandoned));
+      outcome = async () => await Promise.resolve();
+      const error = await assertRefused(lock.with("exclusive", () => assert(false)), "ABANDONED");
+      assert(error.cause instanceof TypeError);
+      outcome = undefined;
+      await lock.acquire();
+      assertEquals(lock.abandoned, false);
+      lock.release();
+      assertNothingLeft(registry, lock);
+    }));
+}
+
+test("an abandoned lock without repair is told by abandoned, until markConsistent", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await (await holder(scene, "deno", "exclusive")).killed();
+    await lock.with("exclusive", () => assert(lock.abandoned));
+    await lock.acquire("shared");
+    assert(lock.abandoned);
+    assertFails(() => lock.markConsistent(), "NOT_HELD");
+    lock.release();
+    await lock.with("exclusive", () => lock.markConsistent());
+    assertEquals(lock.abandoned, false);
+    assertNothingLeft(registry, lock);
+  }));
