@@ -41,3 +41,5 @@ export type { WordWait } from "./parking.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
+export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";
+export { type WebLockInfo, WebLocks, type WebLocksSnapshot } from "./web_locks.ts";
