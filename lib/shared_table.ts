@@ -203,12 +203,14 @@ export class SharedTable {
     }
   }
 
-  /** The same if it is to be had at once. */
-  tryChange(change: () => void): void {
+  /** The same if it is to be had at once. Else nothing has been done, and it returns false. */
+  tryChange(change: () => void): boolean {
     const { lock } = this.#segment;
-    if (!lock.tryAcquire()) return;
-    if (this.#isWhole) this.#change(change);
+    if (!lock.tryAcquire()) return false;
+    const isWhole = this.#isWhole;
+    if (isWhole) this.#change(change);
     else lock.release();
+    return isWhole;
   }
 
   #change<Result>(change: () => Result): Result {

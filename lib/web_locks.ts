@@ -260,7 +260,12 @@ export class WebLocks {
         let table = this.#table;
         if (table?.isUsable !== true) table = this.#table = await this.#open();
         const opened = table;
-        const isFull = await table.change(() => this.#workAt(opened));
+        let isFull = false;
+        const change = (): void => {
+          isFull = this.#workAt(opened);
+        };
+        // In this turn, if possible: then what is asked first comes first also among clients.
+        if (!table.tryChange(change)) await table.change(change);
         if (this.#requests.size > 0) this.#listen(table);
         if (isFull && !await table.grow()) this.#changes.shift()?.fail(full());
       }
