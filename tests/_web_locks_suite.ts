@@ -87,9 +87,18 @@ function never(): never {
   throw new Error("This callback must not run.");
 }
 
-/** Defines the tests. `locks` is asked in each of them. */
-export function suite(label: string, locksOf: () => Locks): void {
+/** Defines the tests. What differs from the specification by itself is left out, with a word. */
+export function suite(
+  label: string,
+  locksOf: () => Locks,
+  differences: Readonly<Record<string, string>> = {},
+): void {
   const check = (what: string, body: (locks: Locks, name: string) => Promise<void>): void => {
+    const difference = differences[what];
+    if (difference !== undefined) {
+      console.log(`not compared: ${label}: ${what}: ${difference}`);
+      return;
+    }
     test(`${label}: ${what}`, async () => {
       // A held lock alone does not keep a program alive, and a test waits for its end.
       const alive = setInterval(() => {}, 1_000_000);
@@ -177,7 +186,11 @@ export function suite(label: string, locksOf: () => Locks): void {
     for (const name of ["-", "-abc", "--"]) {
       await rejectsWith(locks.request(name, never), "NotSupportedError");
     }
+  });
+
+  check("a name that is no string is converted to one", async (locks) => {
     assertEquals(await requestOf(locks)(12.5, (lock: WebLock) => lock.name), "12.5");
+    assertEquals(await requestOf(locks)(null, (lock: WebLock) => lock.name), "null");
   });
 
   check("different names are different locks", async (locks, name) => {
