@@ -30,8 +30,10 @@ export type LocksCommand =
   | { do: "sync" | "close" }
   /** Reports `held <n> pending <n>`. */
   | { do: "query" }
-  /** Dies at once at the n-th store to shared memory from now on. Reports nothing. */
-  | { do: "die"; store: number }
+  /** Gets a signal at the n-th store to shared memory from now on. Reports nothing. */
+  | { do: "die"; store: number; signal: "SIGKILL" | "SIGSTOP" }
+  /** Holds so many names all at once, and lets go of them; reports `many`. */
+  | { do: "many"; count: number }
   /** Requests at random, and watches over who else is there. Reports `storm <count>`. */
   | { do: "storm"; seed: number; milliseconds: number }
   /** Listens to nobody any more: ends when nothing is left to do. */
@@ -121,11 +123,24 @@ async function storm(seed: number, milliseconds: number): Promise<void> {
   report(`storm ${count}`);
 }
 
-function dieAt(store: number): void {
+async function many(count: number): Promise<void> {
+  const { locks, backendId } = opened();
+  const end = Promise.withResolvers<void>();
+  let granted = 0;
+  const all = Array.from({ length: count }, (_, i) =>
+    locks.request(`${backendId} has ${i}`, () => {
+      if (++granted === count) end.resolve();
+      return end.promise;
+    }));
+  await Promise.all(all);
+  report("many");
+}
+
+function dieAt(store: number, signal: "SIGKILL" | "SIGSTOP"): void {
   const original = Atomics.store;
   let count = 0;
   const counting = (words: Int32Array, index: number, value: number): number => {
-    if (++count === store) process.kill(process.pid, "SIGKILL");
+    if (++count === store) process.kill(process.pid, signal);
     return original(words, index, value);
   };
   Object.assign(Atomics, { store: counting });
@@ -162,7 +177,9 @@ async function run(command: LocksCommand): Promise<void> {
       opened().close();
       return report("close");
     case "die":
-      return dieAt(command.store);
+      return dieAt(command.store, command.signal);
+    case "many":
+      return many(command.count);
     case "storm":
       return storm(command.seed, command.milliseconds);
     case "finish":

@@ -1,6 +1,7 @@
 /** Locks by name among processes and Workers, which are killed, stopped and terminated. */
 
 import { assert, assertEquals } from "@std/assert";
+import { readFileSync } from "node:fs";
 import process from "node:process";
 import { test } from "node:test";
 import { inScene, type Scene, until } from "./_scene.ts";
@@ -271,7 +272,7 @@ for (const [when, { before, last }] of Object.entries(deaths)) {
         const readers = [1, 2].map(() => hold(locks, "x", { mode: "shared" }));
         const writer = hold(locks, "x");
         await locks.query();
-        victim.send({ do: "die", store });
+        victim.send({ do: "die", store, signal: "SIGKILL" });
         victim.send(last);
         // It may be robbed.
         first?.result.catch(() => {});
@@ -294,6 +295,74 @@ for (const [when, { before, last }] of Object.entries(deaths)) {
       }
       console.log(`killed at ${store - 2} stores`);
       assert(store > 5, `only ${store} stores`);
+    }));
+}
+
+test("a process killed at every store while the table grows leaves all others working", async () => {
+  let store = 1;
+  for (let hasDied = true; hasDied; store++) {
+    await inScene(async (scene) => {
+      const { locks } = scene.open();
+      // All rows but one.
+      const all = Array.from({ length: 1023 }, (_, i) => hold(locks, `mine ${i}`));
+      await Promise.all(all.map((held) => held.granted));
+      const victim = await start(scene, runtimes[store % 2] ?? "bun");
+      victim.send({ do: "die", store, signal: "SIGKILL" });
+      victim.request(1, "a");
+      victim.request(2, "b");
+      const both = victim.says("granted 1", "granted 2").then(() => "granted", () => "dead");
+      hasDied = await both === "dead";
+      await victim.kill();
+      for (const name of ["a", "b", "c", "d"]) all.push(hold(locks, name));
+      await Promise.all(all.map((held) => held.granted));
+      assertEquals((await locks.query()).held.length, 1027);
+      for (const held of all) held.end();
+      await Promise.all(all.map((held) => held.result));
+    });
+  }
+  console.log(`killed at ${store - 2} stores`);
+});
+
+test("several processes make the table grow at the same time", () =>
+  inScene(async (scene) => {
+    const { locks } = scene.open();
+    const members = await Promise.all(
+      ["bun", "deno", "bun"].map((runtime) => start(scene, runtime as RuntimeName)),
+    );
+    for (let round = 0; round < 3; round++) {
+      for (const member of members) member.send({ do: "many", count: 3000 });
+      for (const member of members) await member.says("many");
+      assertEquals(await locks.query(), { held: [], pending: [] });
+    }
+  }));
+
+for (const runtime of runtimes) {
+  test(`a ${runtime} process stopped in the midst of a change blocks no event loop`, () =>
+    inScene(async (scene) => {
+      const { locks } = scene.open();
+      const [stopped, other] = [
+        await start(scene, runtime),
+        await start(scene, otherThan(runtime)),
+      ];
+      for (const member of [stopped, other]) await member.sync();
+      const asks = stopped.says("granted 1");
+      stopped.send({ do: "die", store: 6, signal: "SIGSTOP" });
+      stopped.request(1, "x");
+      await until(() => readFileSync(`/proc/${stopped.child.pid}/stat`, "utf8").includes(") T "));
+      other.request(2, "x");
+      const mine = hold(locks, "y");
+      let hasGranted = false;
+      mine.granted.then(() => hasGranted = true);
+      // The loop turns, and nothing is granted.
+      for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setTimeout(resolve));
+      assertEquals(hasGranted, false);
+      stopped.child.kill("SIGCONT");
+      await Promise.all([asks, mine.granted]);
+      stopped.send({ do: "end", id: 1 });
+      await stopped.says("done 1");
+      await other.says("granted 2");
+      mine.end();
+      await mine.result;
     }));
 }
 
