@@ -37,11 +37,10 @@ void process_set_thread_list(void *list);
 void *process_thread_list(void);
 
 /*
- * When a thread ends that has set something, `ends` is called with it, after the thread's list
- * was dealt with. False if there is no memory for that.
+ * When the calling thread ends, `ends` (the same for all threads) is called with the argument,
+ * before or after the thread's list was dealt with. False if there is no memory for that.
  */
-bool process_on_thread_end(void (*ends)(void *argument));
-void process_set_thread_end(void *argument);
+bool process_on_thread_end(void (*ends)(void *argument), void *argument);
 
 /* ---- mappings, shared by the threads of the process --------------------------------- */
 

@@ -19,9 +19,11 @@
 #include "watch.h"
 
 #include "dsmr.h"
+#include "handle.h"
 #include "process.h"
 #include "status.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -288,6 +290,8 @@ void watch_end_all(struct backend *backend, const struct attachment *attachment)
 
 void watch_after_fork(void) {
   atomic_store(&latch, 0);
+  /* Our copies of the parent's sockets; the list itself is memory of the past. */
+  for (struct doorbell *d = doorbells; d != NULL; d = d->next) os_pair_close(&d->pair);
   watches = NULL;
   watch_room = watch_used = watch_count = first_free = 0;
   doorbells = NULL;
@@ -299,34 +303,42 @@ void watch_after_fork(void) {
 /* The thread has ended: nobody listens, and nobody else has the other end any more. */
 static void take_down(void *argument) {
   struct doorbell *gone = argument;
+  /* A forked child that has not started the library: the latch may be the parent's for ever. */
+  if (!handle_is_started()) return;
   latch_lock(&latch);
   for (uint32_t i = 0; i < watch_used; i++) {
     if (watches[i].state != WATCH_FREE && watches[i].doorbell == gone) end_watch(i);
   }
   struct doorbell **link = &doorbells;
   while (*link != NULL && *link != gone) link = &(*link)->next;
-  if (*link != NULL) *link = gone->next;
+  /* Not there: it was our parent's, and is closed. */
+  bool is_ours = *link != NULL;
+  if (is_ours) *link = gone->next;
   latch_unlock(&latch);
+  if (!is_ours) return;
   os_pair_close(&gone->pair);
   free(gone);
 }
 
 int32_t dsmr_doorbell(dsmr_error *error) {
-  if (!process_on_thread_end(take_down)) {
-    return FAIL(error, DSMR_E_NO_SPACE, "Cannot wait asynchronously: the process is out of memory.");
-  }
+  int32_t outcome = backend_start_process(error);
+  if (outcome != 0) return outcome;
   latch_lock(&latch);
   struct doorbell *doorbell = doorbell_of_thread();
   latch_unlock(&latch);
   if (doorbell != NULL) return doorbell->pair.theirs;
   doorbell = calloc(1, sizeof *doorbell);
-  int32_t outcome = doorbell == NULL ? -12 : os_pair_open(&doorbell->pair);
+  outcome = doorbell == NULL ? -ENOMEM : os_pair_open(&doorbell->pair);
+  /* A doorbell that outlived its thread would be taken for the next thread's at its address. */
+  if (outcome == 0 && !process_on_thread_end(take_down, doorbell)) {
+    os_pair_close(&doorbell->pair);
+    outcome = -ENOMEM;
+  }
   if (outcome != 0) {
     free(doorbell);
     return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
   }
   doorbell->thread = os_thread();
-  process_set_thread_end(doorbell);
   latch_lock(&latch);
   doorbell->next = doorbells;
   doorbells = doorbell;
@@ -335,6 +347,7 @@ int32_t dsmr_doorbell(dsmr_error *error) {
 }
 
 int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity) {
+  if (backend_start_process(NULL) != 0) return 0;
   latch_lock(&latch);
   struct doorbell *doorbell = doorbell_of_thread();
   uint32_t count = 0;
@@ -350,4 +363,6 @@ int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity) {
   return (int32_t)count;
 }
 
-int32_t dsmr_watch_end(uint32_t watch) { return watch_end(watch); }
+int32_t dsmr_watch_end(uint32_t watch) {
+  return backend_start_process(NULL) == 0 && watch_end(watch);
+}
