@@ -122,10 +122,12 @@ bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected);
 struct os_pair {
   int ours;
   int theirs;
-  uint64_t inode; /* of theirs, so that it is told from a later file of the same number */
+  uint64_t device; /* of theirs, so that it is told from a later file of the same number */
+  uint64_t inode;
 };
 int32_t os_pair_open(struct os_pair *pair);
-void os_pair_ring(const struct os_pair *pair);
+/* False if the system could not, for want of memory: try again later. */
+bool os_pair_ring(const struct os_pair *pair);
 void os_pair_close(struct os_pair *pair);
 
 /* Starts a thread that takes no signals and is waited for by nobody. 0 or -errno. */

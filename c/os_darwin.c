@@ -316,18 +316,27 @@ int32_t os_pair_open(struct os_pair *pair) {
   pair->ours = ends[0];
   pair->theirs = ends[1];
   struct os_file_info info;
-  pair->inode = os_file_info(pair->theirs, &info) == 0 ? info.inode : 0;
+  int32_t outcome = os_file_info(pair->theirs, &info);
+  if (outcome != 0) {
+    close(ends[0]);
+    close(ends[1]);
+    return outcome;
+  }
+  pair->device = info.device;
+  pair->inode = info.inode;
   return 0;
 }
 
-void os_pair_ring(const struct os_pair *pair) {
+bool os_pair_ring(const struct os_pair *pair) {
+  if (send(pair->ours, "!", 1, 0) == 1) return true;
   /* Full means that there are rings enough; broken, that nobody listens any more. */
-  (void)send(pair->ours, "!", 1, 0);
+  return errno == EAGAIN || errno == EPIPE;
 }
 
 void os_pair_close(struct os_pair *pair) {
   struct os_file_info info;
-  if (os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode) close(pair->theirs);
+  bool is_there = os_file_info(pair->theirs, &info) == 0;
+  if (is_there && info.inode == pair->inode && info.device == pair->device) close(pair->theirs);
   close(pair->ours);
 }
 

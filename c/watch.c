@@ -78,6 +78,10 @@ static struct doorbell *doorbell_of_thread(void) {
 
 /* ---- firing -------------------------------------------------------------------------- */
 
+static void ring(struct doorbell *doorbell) {
+  if (!doorbell->is_rung) doorbell->is_rung = os_pair_ring(&doorbell->pair);
+}
+
 static void fire(uint32_t index, uint64_t now_ns) {
   struct watch *watch = &watches[index];
   struct doorbell *doorbell = watch->doorbell;
@@ -87,9 +91,6 @@ static void fire(uint32_t index, uint64_t now_ns) {
   if (doorbell->last_fired != 0) watches[doorbell->last_fired - 1].next = index + 1;
   else doorbell->first_fired = index + 1;
   doorbell->last_fired = index + 1;
-  if (doorbell->is_rung) return;
-  doorbell->is_rung = true;
-  os_pair_ring(&doorbell->pair);
 }
 
 static void free_slot(uint32_t index) {
@@ -143,8 +144,7 @@ struct sleep {
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Fires what is due and lists what to sleep on. */
-static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due) {
-  uint64_t now = os_monotonic_ns();
+static void look_at_all(struct sleep *sleep, uint32_t woken_id, uint64_t now, bool is_look_due) {
   sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
   sleep->count = 1;
   sleep->until_ns = now + (os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4);
@@ -156,6 +156,7 @@ static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due
          (is_look_due && has_reason(request)))) {
       fire(i, now);
     }
+    if (watch->state == WATCH_FIRED) ring(watch->doorbell);
     if (watch->state == WATCH_FIRED && request->passes_on) {
       if (now - watch->fired_ns < ANSWER_NS) {
         sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + ANSWER_NS);
@@ -187,7 +188,7 @@ static void run(void) {
     uint64_t now = os_monotonic_ns();
     bool is_look_due = now >= look_ns;
     if (is_look_due) look_ns = now + LOOK_OFTEN_NS * 9;
-    look_at_all(&sleep, woken_id, is_look_due);
+    look_at_all(&sleep, woken_id, now, is_look_due);
     if (watch_count != 0) idle_since_ns = 0;
     else if (idle_since_ns == 0) idle_since_ns = now;
     else if (now - idle_since_ns > IDLE_NS) break;
