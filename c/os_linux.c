@@ -283,6 +283,7 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
     if (woken >= 0) return woken;
     if (woken != -ENOSYS && woken != -EPERM) return -1;
     atomic_store_explicit(&has_waitv, 0, memory_order_relaxed);
+    return -1; /* whoever looks again often enough does so now */
   }
   os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
   return -1;

@@ -4,8 +4,8 @@
  * The hardest race is a watch that is ended, and its memory unmapped, while the thread sleeps on
  * its words or looks at them. The answer: everything about watches is under one latch. The
  * thread looks at words and calls `look` under it only; it sleeps without it, on addresses that
- * the kernel checks by itself, and what it learns from the sleep counts only if the slot has the
- * same generation afterwards. Whoever ends a watch has the latch, so from then on nobody looks.
+ * the kernel checks by itself, and what it learns from the sleep, the address that was woken,
+ * is compared with those of the watches that there are then, and never looked at. Whoever ends a watch has the latch, so from then on nobody looks.
  *
  * No wake-up is lost: a word is compared with what it was when the watch was set, before each
  * sleep, under the latch, and once more by the kernel. What the kernel cannot tell (a death
@@ -119,10 +119,17 @@ static void end_watch(uint32_t index) {
 
 /* ---- the thread ---------------------------------------------------------------------- */
 
-static bool has_changed(const struct watch *watch) {
-  for (uint32_t i = 0; i < watch->request.word_count; i++) {
-    const struct os_futex_wait_on *on = &watch->request.words[i];
+static bool has_changed(const struct watch_request *request) {
+  for (uint32_t i = 0; i < request->word_count; i++) {
+    const struct os_futex_wait_on *on = &request->words[i];
     if (atomic_load(on->word) != on->expected) return true;
+  }
+  return false;
+}
+
+static bool is_on(const struct watch_request *request, const _Atomic uint32_t *word) {
+  for (uint32_t i = 0; i < request->word_count; i++) {
+    if (request->words[i].word == word) return true;
   }
   return false;
 }
@@ -133,28 +140,34 @@ static bool has_reason(const struct watch_request *request) {
          (request->look != NULL && request->look(request));
 }
 
-/* What the thread sleeps on, and which watch each word is of. */
+/* What the thread sleeps on. */
 struct sleep {
   struct os_futex_wait_on words[OS_FUTEX_WAIT_MAX];
-  uint32_t ids[OS_FUTEX_WAIT_MAX];
   uint32_t count;
   uint64_t until_ns;
 };
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* Fires what is due and lists what to sleep on. */
-static void look_at_all(struct sleep *sleep, uint32_t woken_id, uint64_t now, bool is_look_due) {
+/*
+ * Fires what is due and lists what to sleep on. `woken`: on which word the thread was woken, or
+ * NULL; the kernel tells one place of it in the list, whichever watch that was of. If all of them
+ * have ended meanwhile, the wake-up was for somebody else: a release wakes one sleeper. The word's
+ * memory may be gone; the kernel finds nobody there then, or somebody who looks for nothing.
+ */
+static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t now,
+                        bool is_look_due) {
+  bool has_taken = woken == NULL;
   sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
   sleep->count = 1;
   sleep->until_ns = now + (os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4);
   for (uint32_t i = 0; i < watch_used; i++) {
     struct watch *watch = &watches[i];
     const struct watch_request *request = &watch->request;
-    if (watch->state == WATCH_SET &&
-        (WATCH_ID(watch, i) == woken_id || has_changed(watch) ||
-         (is_look_due && has_reason(request)))) {
-      fire(i, now);
+    if (watch->state == WATCH_SET) {
+      bool is_woken = woken != NULL && is_on(request, woken);
+      has_taken |= is_woken;
+      if (is_woken || has_changed(request) || (is_look_due && has_reason(request))) fire(i, now);
     }
     if (watch->state == WATCH_FIRED) ring(watch->doorbell);
     if (watch->state == WATCH_FIRED && request->passes_on) {
@@ -171,24 +184,25 @@ static void look_at_all(struct sleep *sleep, uint32_t woken_id, uint64_t now, bo
       continue;
     }
     for (uint32_t k = 0; k < request->word_count; k++) {
-      sleep->ids[sleep->count] = WATCH_ID(watch, i);
       sleep->words[sleep->count++] = request->words[k];
     }
   }
+  if (!has_taken) os_futex_wake(woken, 1);
 }
 
 static void run(void) {
   /* Zeroed: the first round was woken by nobody. */
   struct sleep sleep = {0};
-  uint32_t woken_id = 0;
+  _Atomic uint32_t *woken_on = NULL;
   uint64_t look_ns = 0;
   uint64_t idle_since_ns = 0;
   latch_lock(&latch);
   for (;;) {
     uint64_t now = os_monotonic_ns();
     bool is_look_due = now >= look_ns;
-    if (is_look_due) look_ns = now + LOOK_OFTEN_NS * 9;
-    look_at_all(&sleep, woken_id, now, is_look_due);
+    if (is_look_due) look_ns = now + LOOK_NS;
+    look_at_all(&sleep, woken_on, now, is_look_due);
+    sleep.until_ns = earlier(sleep.until_ns, look_ns);
     if (watch_count != 0) idle_since_ns = 0;
     else if (idle_since_ns == 0) idle_since_ns = now;
     else if (now - idle_since_ns > IDLE_NS) break;
@@ -199,7 +213,7 @@ static void run(void) {
     if (sleep.until_ns > now) {
       woken = os_futex_wait_any(sleep.words, sleep.count, sleep.until_ns - now);
     }
-    woken_id = woken > 0 ? sleep.ids[woken] : 0;
+    woken_on = woken > 0 ? sleep.words[woken].word : NULL;
     latch_lock(&latch);
   }
   /* Under the latch: whoever sets a watch from here on starts another thread. */
