@@ -111,6 +111,12 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim);
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);
 
+/* What a release has told the claim's backend is told to the next one. Not its own thread's call,
+ * which must not act for the claim meanwhile: see watch_settle. */
+void lwlock_pass_on(const struct claim *claim);
+/* Takes a backend's name out of `starving`, and the flag with it. */
+void lwlock_end_starving(struct lwlock *lock, uint32_t token);
+
 /* Takes a dead backend out of a lock. Under the table lock. True if it was left abandoned. */
 bool lwlock_reap(struct lwlock *lock, uint32_t backend_id);
 

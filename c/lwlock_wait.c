@@ -10,6 +10,7 @@
 
 #include "os.h"
 #include "tranche.h"
+#include "watch.h"
 
 #define SPINS 60u
 #define STARVE_NS 2000000u
@@ -76,6 +77,7 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
 static void start_starving(struct claim *claim) {
   uint32_t mine = claim->token | (claim->mode == LWLOCK_EXCLUSIVE ? STARVING_EXCLUSIVE : 0);
   uint32_t nobody = 0;
+  if (claim->is_watched) watch_settle(claim);
   /* The name first: a flag without a name is cleared by whoever meets it. */
   if (!atomic_compare_exchange_strong(&claim->lock->starving, &nobody, mine)) return;
   claim->is_starving = true;
@@ -167,11 +169,10 @@ static void publish_waiting(struct claim *claim, uint64_t kind) {
 static void stop_starving(struct claim *claim) {
   if (!claim->is_starving) return;
   claim->is_starving = false;
-  struct lwlock *lock = claim->lock;
-  atomic_fetch_and(&lock->owner, ~LOCK_STARVING);
-  uint32_t mine = claim->token | (claim->mode == LWLOCK_EXCLUSIVE ? STARVING_EXCLUSIVE : 0);
-  /* A reaper that took us for dead, or nobody, may have changed it: not ours to clear then. */
-  (void)atomic_compare_exchange_strong(&lock->starving, &mine, 0);
+  if (claim->is_watched) watch_settle(claim);
+  /* A reaper that took us for dead, or the watching thread, may have done so: then the flag is
+   * perhaps the next one's. */
+  lwlock_end_starving(claim->lock, claim->token);
 }
 
 /* ---- waiting without sleeping ------------------------------------------------------------ */
@@ -293,6 +294,10 @@ int32_t lwlock_watch(struct claim *claim, enum lwlock_mode mode,
                      struct os_futex_wait_on words[LWLOCK_WORDS_MAX], uint32_t *count) {
   begin_waiting(claim, mode);
   claim->is_watched = true;
+  if (claim->is_starving) {
+    watch_settle(claim);
+    claim->is_starving = LOCK_TOKEN(atomic_load(&claim->lock->starving)) == claim->token;
+  }
   int32_t outcome = LWLOCK_BUSY;
   do {
     bool is_draining = claim->state == CLAIM_DRAINING;

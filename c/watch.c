@@ -20,6 +20,7 @@
 
 #include "dsmr.h"
 #include "handle.h"
+#include "lwlock.h"
 #include "process.h"
 #include "status.h"
 
@@ -30,8 +31,6 @@
 /* Between two looks at what the kernel does not tell. */
 #define LOOK_NS 100000000u
 #define LOOK_OFTEN_NS 10000000u
-/* Who has been told and does not answer for so long passes a release's wake-up on. */
-#define ANSWER_NS 1000000u
 /* The thread ends when there was nothing to watch for so long. */
 #define IDLE_NS 1000000000u
 #define WATCHES_MAX 65536u
@@ -170,12 +169,12 @@ static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t n
       if (is_woken || has_changed(request) || (is_look_due && has_reason(request))) fire(i, now);
     }
     if (watch->state == WATCH_FIRED) ring(watch->doorbell);
-    if (watch->state == WATCH_FIRED && request->passes_on) {
-      if (now - watch->fired_ns < ANSWER_NS) {
-        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + ANSWER_NS);
+    if (watch->state == WATCH_FIRED && request->answer_ns != 0) {
+      if (now - watch->fired_ns < request->answer_ns) {
+        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + request->answer_ns);
       } else {
-        watch->request.passes_on = false;
-        os_futex_wake(request->words[0].word, 1);
+        watch->request.answer_ns = 0;
+        lwlock_pass_on(request->claim);
       }
     }
     if (watch->state != WATCH_SET) continue;
@@ -287,6 +286,14 @@ bool watch_end(uint32_t id) {
   }
   latch_unlock(&latch);
   return is_there;
+}
+
+void watch_settle(const struct claim *claim) {
+  latch_lock(&latch);
+  for (uint32_t i = 0; i < watch_used; i++) {
+    if (watches[i].request.claim == claim) watches[i].request.answer_ns = 0;
+  }
+  latch_unlock(&latch);
 }
 
 void watch_end_all(struct backend *backend, const struct attachment *attachment) {

@@ -23,10 +23,11 @@ struct watch_request {
   /* Is there a reason to look again, other than a word and the registry's end? Asked now and
    * then, by the watching thread, until the watch is gone. NULL: no. */
   bool (*look)(const struct watch_request *request);
-  const struct claim *claim; /* for `look` */
+  const struct claim *claim; /* for `look`, and for whom it is in the way of */
   uint32_t owner;            /* likewise */
-  /* words[0] is where one release wakes one waiter: who does not answer must pass it on. */
-  bool passes_on;
+  /* A release has told the claim's backend, and perhaps nobody else. If that has not answered
+   * after this time, it is somebody else's turn. 0: that does not matter. */
+  uint32_t answer_ns;
 };
 
 /* Sets a watch of the calling thread. Returns its id (over 65,535), or NO_SPACE; UNSUPPORTED
@@ -34,6 +35,8 @@ struct watch_request {
 int32_t watch_set(const struct watch_request *request);
 /* Ends a watch, whether it has fired or not. False if there is none with the id. */
 bool watch_end(uint32_t id);
+/* From here on the claim is its own thread's alone: nothing is passed on in its name. */
+void watch_settle(const struct claim *claim);
 /* Ends the watches on an attachment; with NULL, all of the backend's. Before the memory goes. */
 void watch_end_all(struct backend *backend, const struct attachment *attachment);
 

@@ -14,6 +14,14 @@
 /* How long a call that waits lasts at most: runtimes end Workers between two calls. */
 #define SLICE_NS 100000000u
 
+/*
+ * Who has been told that a lock is free and does not come for so long passes it on. Behind one
+ * that starves the others wait though the lock is free, so that it gets it; but a thread that is
+ * busy with something else may be waiting for one of them, and no look for cycles finds that.
+ */
+#define ANSWER_NS 1000000u
+#define STARVING_NS 10000000u
+
 /* ---- locks ----------------------------------------------------------------------------- */
 
 static bool is_blocked_by_dead(const struct watch_request *request) {
@@ -21,13 +29,13 @@ static bool is_blocked_by_dead(const struct watch_request *request) {
 }
 
 static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *words,
-                           uint32_t count, bool passes_on) {
+                           uint32_t count, uint32_t answer_ns) {
   struct watch_request request = {.backend = claim->backend,
                                   .attachment = claim->attachment,
                                   .word_count = count,
                                   .look = is_blocked_by_dead,
                                   .claim = claim,
-                                  .passes_on = passes_on};
+                                  .answer_ns = answer_ns};
   memcpy(request.words, words, count * sizeof *words);
   return watch_set(&request);
 }
@@ -52,7 +60,7 @@ int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode) {
       claim_clear_the_dead(claim);
       continue;
     } else {
-      outcome = watch_claim(claim, words, count, words[0].word == &claim->lock->owner);
+      outcome = watch_claim(claim, words, count, claim->is_starving ? STARVING_NS : ANSWER_NS);
     }
     if (outcome < 0) lwlock_cancel(claim);
     return outcome;
@@ -79,7 +87,7 @@ int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t of
     outcome = lwlock_watch_variable(claim, variable, *value, value, words, &count);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, false);
+    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, 0);
     claim_clear_the_dead(claim);
   }
 }
