@@ -29,10 +29,11 @@ static uint32_t id_of(uint32_t token) {
   return BACKEND_ID(token >> 9, LOCK_TOKEN_SLOT(token) & 0xffu);
 }
 
-void claim_clear_the_dead(struct claim *claim) {
+int32_t claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
-  if (control_enter(control, NULL) != 0) return;
+  int32_t outcome = control_enter(control, NULL);
+  if (outcome != 0) return outcome;
   backend_reap_dead(control, claim->backend->slot);
   uint32_t owner = LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed));
   uint32_t starving = LOCK_TOKEN(atomic_load_explicit(&lock->starving, memory_order_relaxed));
@@ -51,6 +52,7 @@ void claim_clear_the_dead(struct claim *claim) {
     }
   }
   control_unlock(control);
+  return 0;
 }
 
 int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
@@ -62,7 +64,7 @@ int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
   outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   if (outcome == LWLOCK_BUSY && lwlock_is_blocked_by_dead(claim)) {
     /* Nobody else may ever wait for this lock, and find out. */
-    claim_clear_the_dead(claim);
+    (void)claim_clear_the_dead(claim);
     outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   }
   return outcome;
@@ -96,7 +98,7 @@ __attribute__((noinline)) static int32_t acquire_slowly(struct claim *claim, uin
       return DSMR_E_CLOSED;
     }
     if (outcome == LWLOCK_DEAD) {
-      claim_clear_the_dead(claim);
+      (void)claim_clear_the_dead(claim);
     } else if (outcome == LWLOCK_LOOK) {
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
     } else {
@@ -238,7 +240,7 @@ static int32_t wait_slice(struct claim *claim, _Atomic uint64_t *variable, uint6
                                                earlier(slice_ends, *started_ns + given));
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_DEAD) claim_clear_the_dead(claim);
+    if (outcome == LWLOCK_DEAD) (void)claim_clear_the_dead(claim);
     now = os_monotonic_ns();
     if (now - *started_ns >= given) return DSMR_E_TIMEOUT;
     if (now >= slice_ends) return DSMR_LOCK_BUSY;

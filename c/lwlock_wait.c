@@ -56,6 +56,8 @@ static uint32_t add_bell(const struct claim *claim, uint32_t slot, struct os_fut
 /* A reader's bit without a living backend behind it. */
 static bool reader_is_dead(const struct claim *claim, uint32_t slot) {
   const struct control *control = &claim->backend->control;
+  /* Our own description never conflicts with itself: we would look dead. */
+  if (slot == claim->backend->slot) return false;
   if (slot >= control->backend_count_max) return true;
   uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
   return SLOT_STATE(word) != SLOT_LIVE || backend_slot_is_dead(control, slot);
