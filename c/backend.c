@@ -294,7 +294,7 @@ static void leave_zeros(const struct backend *backend) {
  */
 static void close_thread(void *list) {
   /* In a forked child that has not started the library they are the parent's, which lives. */
-  if (!handle_is_started()) return;
+  if (!process_is_started()) return;
   /* The key's value was reset before this call; closing looks at it. */
   process_set_thread_list(list);
   while (process_thread_list() != NULL) {

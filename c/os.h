@@ -105,6 +105,15 @@ bool os_futex_can_wait_any(void);
  * is found out by looking. os_bell_unhang belongs to the same thread, before the memory goes.
  */
 #define OS_BELL_SIZE 64u
+/* For what looks at a bell's word as a hint, while its next owner hangs it with plain stores. */
+#ifdef __has_attribute
+#if __has_attribute(disable_sanitizer_instrumentation)
+#define OS_UNWATCHED __attribute__((disable_sanitizer_instrumentation))
+#endif
+#endif
+#ifndef OS_UNWATCHED
+#define OS_UNWATCHED
+#endif
 int32_t os_bell_hang(void *room);
 void os_bell_unhang(void *room);
 /* True if the thread that hung the bell is dead: none of its instructions will run. */

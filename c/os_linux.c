@@ -298,15 +298,6 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
  * The room is larger than the mutex of any C library we know; where its futex word lies
  * differs (glibc: first, musl: second), so it is looked for.
  */
-#ifdef __has_attribute
-#if __has_attribute(disable_sanitizer_instrumentation)
-#define UNWATCHED __attribute__((disable_sanitizer_instrumentation))
-#endif
-#endif
-#ifndef UNWATCHED
-#define UNWATCHED
-#endif
-
 /* The calling thread's list, as the kernel knows it. False: this kernel keeps no such lists. */
 static bool robust_list(struct robust_list_head **list) {
   size_t size = 0;
@@ -365,11 +356,11 @@ void os_bell_unhang(void *room) { (void)pthread_mutex_unlock(room); }
  * its bell with plain stores of the C library. What is read then is of the old tenant or the
  * new one; whoever acts on it looks again under the table lock. ThreadSanitizer need not watch.
  */
-UNWATCHED bool os_bell_has_rung(const _Atomic uint32_t *word) {
+OS_UNWATCHED bool os_bell_has_rung(const _Atomic uint32_t *word) {
   return (atomic_load_explicit(word, memory_order_acquire) & FUTEX_OWNER_DIED) != 0;
 }
 
-UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
+OS_UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
   uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
   do {
     if ((seen & FUTEX_OWNER_DIED) != 0 || (seen & FUTEX_TID_MASK) == 0) return false;

@@ -100,6 +100,10 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
   }
 }
 
+bool process_is_started(void) {
+  return atomic_load_explicit(&started_pid, memory_order_acquire) == os_pid();
+}
+
 /* A key of its own: a thread may have one and not the other. */
 static pthread_key_t end_key;
 static bool has_end_key;

@@ -17,6 +17,9 @@
  */
 int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void));
 
+/* False in a forked child until it starts the library itself. */
+bool process_is_started(void);
+
 /* A lock among the process's threads: a word, zero when free. Held for microseconds. */
 void latch_lock(_Atomic uint32_t *latch);
 void latch_unlock(_Atomic uint32_t *latch);

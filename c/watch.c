@@ -19,7 +19,6 @@
 #include "watch.h"
 
 #include "dsmr.h"
-#include "handle.h"
 #include "lwlock.h"
 #include "process.h"
 #include "status.h"
@@ -118,7 +117,8 @@ static void end_watch(uint32_t index) {
 
 /* ---- the thread ---------------------------------------------------------------------- */
 
-static bool has_changed(const struct watch_request *request) {
+/* The word may be a bell's, and what is seen is a hint: the watch's thread looks for itself. */
+OS_UNWATCHED static bool has_changed(const struct watch_request *request) {
   for (uint32_t i = 0; i < request->word_count; i++) {
     const struct os_futex_wait_on *on = &request->words[i];
     if (atomic_load(on->word) != on->expected) return true;
@@ -326,7 +326,7 @@ void watch_after_fork(void) {
 static void take_down(void *argument) {
   struct doorbell *gone = argument;
   /* A forked child that has not started the library: the latch may be the parent's for ever. */
-  if (!handle_is_started()) return;
+  if (!process_is_started()) return;
   latch_lock(&latch);
   for (uint32_t i = 0; i < watch_used; i++) {
     if (watches[i].state != WATCH_FREE && watches[i].doorbell == gone) end_watch(i);

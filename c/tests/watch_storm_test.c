@@ -79,7 +79,7 @@ static void threads_that_watch_and_threads_that_block_all_finish(void) {
   static struct fighter fighters[THREADS];
   pthread_t threads[THREADS];
   for (uint32_t i = 0; i < THREADS; i++) {
-    fighters[i] = (struct fighter){700 + i, CHECK_EMULATED || CHECK_TSAN ? 300 : 3000, i % 3 != 2};
+    fighters[i] = (struct fighter){700 + i, CHECK_EMULATED || CHECK_TSAN ? 500 : 20000, i % 3 != 2};
     CHECK(pthread_create(&threads[i], NULL, fight, &fighters[i]) == 0);
   }
   for (int i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
@@ -189,7 +189,7 @@ static void killed_watchers_keep_nobody_out(void) {
   for (int i = 0; i < PROCESSES; i++) CHECK_KILL(children[i]);
   /* Those who come after them, and live, finish. */
   for (int i = 0; i < PROCESSES; i++) {
-    children[i] = start_user(check_random(&seed) | 1, CHECK_EMULATED ? 100 : 3000, i % 3 != 2);
+    children[i] = start_user(check_random(&seed) | 1, CHECK_EMULATED ? 100 : 10000, i % 3 != 2);
   }
   for (int i = 0; i < PROCESSES; i++) CHECK_CHILD(children[i]);
   CHECK_INT(dsmr_locks(place.registry, NULL, 0, &check_error), 0);
