@@ -214,8 +214,12 @@ static void forked_child_watches_for_itself(void) {
   pid_t child = check_fork();
   if (child == 0) {
     int descriptors = check_descriptors();
-    CHECK_INT(dsmr_watch_end((uint32_t)watch), 0);
+    struct stat parents;
+    struct stat own;
+    CHECK(fstat(doorbell, &parents) == 0);
     hang_doorbell();
+    CHECK(fstat(doorbell, &own) == 0 && own.st_ino != parents.st_ino);
+    CHECK_INT(dsmr_watch_end((uint32_t)watch), 0);
     place_enter(&here);
     place_enter(&other);
     CHECK(check_descriptors() <= descriptors);

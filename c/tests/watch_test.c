@@ -65,6 +65,8 @@ static void release_fires(void) {
       other_leaves(lock);
     } else {
       check_is_silent();
+      CHECK_INT(count_of(here.registry, getpid(), true), 1);
+      CHECK_INT(count_of(here.registry, getpid(), false), 1);
       other_leaves(lock);
       check_fires(watch);
       CHECK_INT(dsmr_lock_watch(here.locks[lock], mine), DSMR_LOCK_ACQUIRED);
@@ -206,6 +208,7 @@ static void watched_waits_need_no_journal(void) {
   for (uint32_t i = 0; i < LOCKS; i++) {
     int32_t outcome = i < HELD_MAX ? 0 : DSMR_E_NO_SPACE;
     CHECK_INT(dsmr_lock_watch(here.locks[i], DSMR_EXCLUSIVE), outcome);
+    if (outcome < 0) CHECK_FAILS(dsmr_lock_try(here.locks[i], DSMR_SHARED), outcome);
   }
   CHECK_INT(dsmr_lock_release_all(here.registry), HELD_MAX);
   /* Also the claims that there was no room for are idle. */
