@@ -562,7 +562,7 @@ DSMR_API int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint
  * the end of their thread.
  *
  * The calling thread's doorbell, made at the first call: the descriptor to read from, which is
- * the caller's to read and to close. Or NO_SPACE.
+ * the caller's to read and to close. After that, the next call makes another. Or NO_SPACE.
  */
 DSMR_API int32_t dsmr_doorbell(dsmr_error *error);
 

@@ -137,7 +137,9 @@ struct os_pair {
 int32_t os_pair_open(struct os_pair *pair);
 /* False if the system could not, for want of memory: try again later. */
 bool os_pair_ring(const struct os_pair *pair);
-void os_pair_close(struct os_pair *pair);
+/* Is theirs still what it was? */
+bool os_pair_is_open(const struct os_pair *pair);
+void os_pair_close(const struct os_pair *pair);
 
 /* Starts a thread that takes no signals and is waited for by nobody. 0 or -errno. */
 int32_t os_thread_start(void (*run)(void));

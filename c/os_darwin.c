@@ -333,10 +333,14 @@ bool os_pair_ring(const struct os_pair *pair) {
   return errno == EAGAIN || errno == EPIPE;
 }
 
-void os_pair_close(struct os_pair *pair) {
+bool os_pair_is_open(const struct os_pair *pair) {
   struct os_file_info info;
-  bool is_there = os_file_info(pair->theirs, &info) == 0;
-  if (is_there && info.inode == pair->inode && info.device == pair->device) close(pair->theirs);
+  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
+         info.device == pair->device;
+}
+
+void os_pair_close(const struct os_pair *pair) {
+  if (os_pair_is_open(pair)) close(pair->theirs);
   close(pair->ours);
 }
 

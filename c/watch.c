@@ -342,13 +342,32 @@ static void take_down(void *argument) {
   free(gone);
 }
 
+static int32_t no_pair(int32_t outcome, dsmr_error *error) {
+  return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
+}
+
+/* The caller may have closed its end, and its number may mean some other file by now. */
+static int32_t open_again(struct doorbell *doorbell, dsmr_error *error) {
+  if (os_pair_is_open(&doorbell->pair)) return doorbell->pair.theirs;
+  struct os_pair pair;
+  int32_t outcome = os_pair_open(&pair);
+  if (outcome != 0) return no_pair(outcome, error);
+  latch_lock(&latch);
+  os_pair_close(&doorbell->pair);
+  doorbell->pair = pair;
+  doorbell->is_rung = false;
+  if (doorbell->first_fired != 0) ring(doorbell);
+  latch_unlock(&latch);
+  return pair.theirs;
+}
+
 int32_t dsmr_doorbell(dsmr_error *error) {
   int32_t outcome = backend_start_process(error);
   if (outcome != 0) return outcome;
   latch_lock(&latch);
   struct doorbell *doorbell = doorbell_of_thread();
   latch_unlock(&latch);
-  if (doorbell != NULL) return doorbell->pair.theirs;
+  if (doorbell != NULL) return open_again(doorbell, error);
   doorbell = calloc(1, sizeof *doorbell);
   outcome = doorbell == NULL ? -ENOMEM : os_pair_open(&doorbell->pair);
   /* A doorbell that outlived its thread would be taken for the next thread's at its address. */
@@ -358,7 +377,7 @@ int32_t dsmr_doorbell(dsmr_error *error) {
   }
   if (outcome != 0) {
     free(doorbell);
-    return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
+    return no_pair(outcome, error);
   }
   doorbell->thread = os_thread();
   latch_lock(&latch);

@@ -59,6 +59,26 @@ static void one_ring_is_for_all_that_has_fired(void) {
   check_fires(watch);
 }
 
+static void closed_doorbell_is_hung_again(void) {
+  enter_both();
+  int descriptors = check_descriptors();
+  for (uint32_t i = 0; i < 4; i++) {
+    int32_t watch = watch_word(i);
+    int closed = doorbell;
+    int stranger = -1;
+    CHECK(close(closed) == 0);
+    /* Its number may mean another file by now. */
+    if (i % 2 != 0) stranger = dup2(1, closed);
+    if (i / 2 != 0) wake_word(i);
+    (void)poll(NULL, 0, 50);
+    hang_doorbell();
+    if (i % 2 != 0) CHECK(stranger == closed && doorbell != closed && close(stranger) == 0);
+    if (i / 2 == 0) wake_word(i);
+    check_fires(watch);
+    CHECK_INT(check_descriptors(), descriptors);
+  }
+}
+
 static void fired_ones_that_are_ended_leave_the_queue_whole(void) {
   enter_both();
   uint64_t seed = 99;
@@ -327,6 +347,7 @@ static void process_without_descriptors_has_no_doorbell(void) {
 
 static const struct check_test tests[] = {
     TEST(one_ring_is_for_all_that_has_fired),
+    TEST(closed_doorbell_is_hung_again),
     TEST(fired_ones_that_are_ended_leave_the_queue_whole),
     TEST(ids_are_not_given_again_soon),
     TEST(ten_thousand_watches_all_fire),
