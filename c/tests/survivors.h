@@ -207,6 +207,13 @@ static inline void dismiss_keeper(void) {
   }
 }
 
+/* The flag may be that of the child, which starves already. */
+static inline bool waiter_is_listed(void) {
+  const struct control_header *header = (const void *)control;
+  const struct backend_slot *slots = (const void *)(control + header->backends_offset);
+  return atomic_load(&slots[WAITER_SLOT].waiting_lock) != 0;
+}
+
 static inline void send_waiter(void) {
   struct order order = operation->waiter;
   if (order.mode == 0) return;
@@ -218,7 +225,7 @@ static inline void send_waiter(void) {
   for (bool is_asleep = false; !is_asleep; sched_yield()) {
     uint32_t owner = atomic_load(&lock->owner);
     if (is_draining) is_asleep = (atomic_load(&lock->drain) & 1) != 0;
-    else if (order.what == TAKE) is_asleep = (owner & LOCK_STARVING) != 0;
+    else if (order.what == TAKE) is_asleep = (owner & LOCK_STARVING) != 0 && waiter_is_listed();
     else is_asleep = (owner & LOCK_WAITERS) != 0 && (atomic_load(&lock->events) & 1) != 0;
   }
 }
