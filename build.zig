@@ -62,6 +62,9 @@ const test_programs = [_][]const u8{
     "lock_wakeup_test.c",
     "lock_cost_test.c",
     "lock_storm_test.c",
+    "watch_test.c",
+    "watch_end_test.c",
+    "watch_storm_test.c",
 };
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.

@@ -294,6 +294,8 @@ static void leave_zeros(const struct backend *backend) {
  * transferred an ArrayBuffer), so the addresses stay readable.
  */
 static void close_thread(void *list) {
+  /* In a forked child that has not started the library they are the parent's, which lives. */
+  if (!process_is_started()) return;
   /* The key's value was reset before this call; closing looks at it. */
   process_set_thread_list(list);
   while (process_thread_list() != NULL) {

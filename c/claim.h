@@ -24,7 +24,8 @@ int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
 /*
  * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the
  * table does not know, which only damaged memory does, takes those out: nobody else would.
+ * Returns 0, or why the table lock is not to be had.
  */
-void claim_clear_the_dead(struct claim *claim);
+int32_t claim_clear_the_dead(struct claim *claim);
 
 #endif

@@ -521,7 +521,8 @@ typedef struct dsmr_lock_info {
   char tranche[DSMR_NAME_SIZE];
 } dsmr_lock_info;
 
-/* Lists who holds and who waits for which lock, as it looked just now; as dsmr_backends. */
+/* Lists who holds and who waits for which lock, as it looked just now; as dsmr_backends. Of the
+ * locks that a backend waits for by watches, one. */
 DSMR_API int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
                             dsmr_error *error);
 
@@ -565,7 +566,7 @@ DSMR_API int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint
  * the end of their thread.
  *
  * The calling thread's doorbell, made at the first call: the descriptor to read from, which is
- * the caller's to read and to close. Or NO_SPACE.
+ * the caller's to read and to close. After that, the next call makes another. Or NO_SPACE.
  */
 DSMR_API int32_t dsmr_doorbell(dsmr_error *error);
 
@@ -595,7 +596,8 @@ DSMR_API int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low,
  * timeout_ms (-1: until the slice ends) and some 100 ms. Returns 0, for whatever reason: look
  * again; or SIZE_INVALID, CLOSED, UNSUPPORTED. dsmr_word_wake wakes at most `count` of those who
  * sleep there, and returns how many. dsmr_word_watch is the first without blocking: 0 (they are
- * not), or a watch's id.
+ * not), or a watch's id. It fires on a change for certain, on a wake that changed nothing as a
+ * rule: change the word first.
  */
 DSMR_API int32_t dsmr_word_wait(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
                                 uint32_t expected, int32_t timeout_ms);

@@ -26,10 +26,11 @@ static int32_t may_begin(struct claim *claim, uint32_t mode) {
   return journal_reserve(claim) ? 0 : DSMR_E_NO_SPACE;
 }
 
-void claim_clear_the_dead(struct claim *claim) {
+int32_t claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
-  if (control_enter(control, NULL) != 0) return;
+  int32_t outcome = control_enter(control, NULL);
+  if (outcome != 0) return outcome;
   backend_reap_dead(control, claim->backend->slot);
   uint32_t owner = LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed));
   uint32_t starving = LOCK_TOKEN(atomic_load_explicit(&lock->starving, memory_order_relaxed));
@@ -48,6 +49,7 @@ void claim_clear_the_dead(struct claim *claim) {
     }
   }
   control_unlock(control);
+  return 0;
 }
 
 int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
@@ -59,7 +61,7 @@ int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
   outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   if (outcome == LWLOCK_BUSY && lwlock_is_blocked_by_dead(claim)) {
     /* Nobody else may ever wait for this lock, and find out. */
-    claim_clear_the_dead(claim);
+    (void)claim_clear_the_dead(claim);
     outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   }
   return outcome;
@@ -101,7 +103,7 @@ static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeou
       return DSMR_E_CLOSED;
     }
     if (outcome == LWLOCK_DEAD) {
-      claim_clear_the_dead(claim);
+      (void)claim_clear_the_dead(claim);
     } else if (outcome == LWLOCK_LOOK) {
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
       if (is_damaged(claim)) {
@@ -232,7 +234,7 @@ static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, u
     int32_t outcome = lwlock_wait_for_variable(claim, variable, expected, value, until);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_DEAD) claim_clear_the_dead(claim);
+    if (outcome == LWLOCK_DEAD) (void)claim_clear_the_dead(claim);
     now = os_monotonic_ns();
     if (now - *started_ns >= given) return DSMR_E_TIMEOUT;
     if (look_ns != 0 && now >= look_ns) {

@@ -160,18 +160,18 @@ int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
     uint32_t word = atomic_load_explicit(&row->word, memory_order_acquire);
     if (SLOT_STATE(word) != SLOT_LIVE) continue;
     uint64_t waiting = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
-    uint64_t since = atomic_load_explicit(&row->waiting_since_ns, memory_order_acquire);
-    uint64_t waits_for = HELD_LOCK(waiting & ~UINT64_C(0xfc));
-    if (waiting != 0) list_lock(&listing, slot, waiting & ~UINT64_C(0xfc), since);
     uint64_t watched = atomic_load_explicit(&row->watched_lock, memory_order_acquire);
+    uint64_t since = atomic_load_explicit(&row->waiting_since_ns, memory_order_acquire);
     uint64_t watched_since = atomic_load_explicit(&row->watched_since_ns, memory_order_acquire);
-    uint64_t watches = HELD_LOCK(watched & ~UINT64_C(0xfc));
-    if (watched != 0) list_lock(&listing, slot, watched & ~UINT64_C(0xfc), watched_since);
+    waiting &= ~UINT64_C(0xfc);
+    watched &= ~UINT64_C(0xfc);
+    if (waiting != 0) list_lock(&listing, slot, waiting, since);
+    if (watched != 0) list_lock(&listing, slot, watched, watched_since);
     for (uint32_t i = 0; i < HELD_MAX; i++) {
       uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
       /* What it waits for is in the journal, too, while it tries. */
-      if (record == 0 || (waiting != 0 && HELD_LOCK(record) == waits_for)) continue;
-      if (watched != 0 && HELD_LOCK(record) == watches) continue;
+      if (record == 0 || HELD_LOCK(record) == HELD_LOCK(waiting)) continue;
+      if (HELD_LOCK(record) == HELD_LOCK(watched)) continue;
       list_lock(&listing, slot, record, 0);
     }
   }

@@ -163,6 +163,15 @@ void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uin
   os_futex_wake(&lock->events, UINT32_MAX);
 }
 
+void lwlock_end_starving(struct lwlock *lock, uint32_t token) {
+  uint32_t starving = atomic_load(&lock->starving);
+  if (LOCK_TOKEN(starving) != token || starving == 0) return;
+  /* The flag first: who dies in between leaves the name for its reaper. The other way round
+   * somebody else's name could lose its flag, and a release would not wake that one. */
+  atomic_fetch_and(&lock->owner, ~LOCK_STARVING);
+  (void)atomic_compare_exchange_strong(&lock->starving, &starving, 0);
+}
+
 /* ---- reaping ----------------------------------------------------------------------------- */
 
 bool lwlock_reap(struct lwlock *lock, uint32_t token) {
@@ -183,13 +192,7 @@ bool lwlock_reap(struct lwlock *lock, uint32_t token) {
     uint32_t next = (owner & (LOCK_POISON | LOCK_STARVING)) | (is_abandoned ? LOCK_POISON : 0);
     if (atomic_compare_exchange_weak(&lock->owner, &owner, next)) break;
   }
-  uint32_t starving = atomic_load(&lock->starving);
-  if (LOCK_TOKEN(starving) == token && starving != 0) {
-    /* The flag first: a reaper that dies in between leaves the name for the next one. The
-     * other way round somebody else's name could lose its flag. */
-    atomic_fetch_and(&lock->owner, ~LOCK_STARVING);
-    (void)atomic_compare_exchange_strong(&lock->starving, &starving, 0);
-  }
+  lwlock_end_starving(lock, token);
   /* Everybody looks again. */
   atomic_fetch_add(&lock->drain, 2);
   os_futex_wake(&lock->drain, UINT32_MAX);

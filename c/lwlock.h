@@ -122,6 +122,9 @@ void lwlock_publish_wait(struct claim *claim, uint64_t since_ns);
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);
 
+/* Takes a backend's name out of `starving`, and the flag with it. */
+void lwlock_end_starving(struct lwlock *lock, uint32_t token);
+
 /*
  * Takes a dead backend, or a token that nobody has, out of a lock. Under the table lock. True
  * if it was left abandoned.

@@ -55,6 +55,8 @@ static uint32_t add_bell(const struct claim *claim, uint32_t slot, struct os_fut
 /* A reader's bit without a living backend behind it. */
 static bool reader_is_dead(const struct claim *claim, uint32_t slot) {
   const struct control *control = &claim->backend->control;
+  /* Our own description never conflicts with itself: we would look dead. */
+  if (slot == claim->backend->slot) return false;
   if (slot >= control->backend_count_max) return true;
   uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
   return SLOT_STATE(word) != SLOT_LIVE || backend_slot_is_dead(control, slot);
@@ -198,11 +200,8 @@ static void publish_waiting(struct claim *claim, uint64_t kind) {
 static void stop_starving(struct claim *claim) {
   if (!claim->is_starving) return;
   claim->is_starving = false;
-  struct lwlock *lock = claim->lock;
-  atomic_fetch_and(&lock->owner, ~LOCK_STARVING);
-  uint32_t mine = claim->token | (claim->mode == LWLOCK_EXCLUSIVE ? STARVING_EXCLUSIVE : 0);
-  /* A reaper that took us for dead, or nobody, may have changed it: not ours to clear then. */
-  (void)atomic_compare_exchange_strong(&lock->starving, &mine, 0);
+  /* A reaper that took us for dead may have done so: then the flag is perhaps the next one's. */
+  lwlock_end_starving(claim->lock, claim->token);
 }
 
 /* ---- waiting without sleeping ------------------------------------------------------------ */

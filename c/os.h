@@ -106,6 +106,15 @@ bool os_futex_can_wait_any(void);
  * is found out by looking. os_bell_unhang belongs to the same thread, before the memory goes.
  */
 #define OS_BELL_SIZE 64u
+/* For what looks at a bell's word as a hint, while its next owner hangs it with plain stores. */
+#ifdef __has_attribute
+#if __has_attribute(disable_sanitizer_instrumentation)
+#define OS_UNWATCHED __attribute__((disable_sanitizer_instrumentation))
+#endif
+#endif
+#ifndef OS_UNWATCHED
+#define OS_UNWATCHED
+#endif
 int32_t os_bell_hang(void *room);
 void os_bell_unhang(void *room);
 /* True if the thread that hung the bell is dead: none of its instructions will run. */
@@ -123,11 +132,15 @@ bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected);
 struct os_pair {
   int ours;
   int theirs;
-  uint64_t inode; /* of theirs, so that it is told from a later file of the same number */
+  uint64_t device; /* of theirs, so that it is told from a later file of the same number */
+  uint64_t inode;
 };
 int32_t os_pair_open(struct os_pair *pair);
-void os_pair_ring(const struct os_pair *pair);
-void os_pair_close(struct os_pair *pair);
+/* False if the system could not, for want of memory: try again later. */
+bool os_pair_ring(const struct os_pair *pair);
+/* Is theirs still what it was? */
+bool os_pair_is_open(const struct os_pair *pair);
+void os_pair_close(const struct os_pair *pair);
 
 /* Starts a thread that takes no signals and is waited for by nobody. 0 or -errno. */
 int32_t os_thread_start(void (*run)(void *argument), void *argument);

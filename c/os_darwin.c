@@ -317,18 +317,31 @@ int32_t os_pair_open(struct os_pair *pair) {
   pair->ours = ends[0];
   pair->theirs = ends[1];
   struct os_file_info info;
-  pair->inode = os_file_info(pair->theirs, &info) == 0 ? info.inode : 0;
+  int32_t outcome = os_file_info(pair->theirs, &info);
+  if (outcome != 0) {
+    close(ends[0]);
+    close(ends[1]);
+    return outcome;
+  }
+  pair->device = info.device;
+  pair->inode = info.inode;
   return 0;
 }
 
-void os_pair_ring(const struct os_pair *pair) {
+bool os_pair_ring(const struct os_pair *pair) {
+  if (send(pair->ours, "!", 1, 0) == 1) return true;
   /* Full means that there are rings enough; broken, that nobody listens any more. */
-  (void)send(pair->ours, "!", 1, 0);
+  return errno == EAGAIN || errno == EPIPE;
 }
 
-void os_pair_close(struct os_pair *pair) {
+bool os_pair_is_open(const struct os_pair *pair) {
   struct os_file_info info;
-  if (os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode) close(pair->theirs);
+  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
+         info.device == pair->device;
+}
+
+void os_pair_close(const struct os_pair *pair) {
+  if (os_pair_is_open(pair)) close(pair->theirs);
   close(pair->ours);
 }
 

@@ -285,6 +285,7 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
     if (woken >= 0) return woken;
     if (woken != -ENOSYS && woken != -EPERM) return -1;
     atomic_store_explicit(&has_waitv, 0, memory_order_relaxed);
+    return -1; /* whoever looks again often enough does so now */
   }
   os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
   return -1;
@@ -299,15 +300,6 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
  * The room is larger than the mutex of any C library we know; where its futex word lies
  * differs (glibc: first, musl: second), so it is looked for.
  */
-#ifdef __has_attribute
-#if __has_attribute(disable_sanitizer_instrumentation)
-#define UNWATCHED __attribute__((disable_sanitizer_instrumentation))
-#endif
-#endif
-#ifndef UNWATCHED
-#define UNWATCHED
-#endif
-
 /* The calling thread's list, as the kernel knows it. False: this kernel keeps no such lists. */
 static bool robust_list(struct robust_list_head **list) {
   size_t size = 0;
@@ -366,11 +358,11 @@ void os_bell_unhang(void *room) { (void)pthread_mutex_unlock(room); }
  * its bell with plain stores of the C library. What is read then is of the old tenant or the
  * new one; whoever acts on it looks again under the table lock. ThreadSanitizer need not watch.
  */
-UNWATCHED bool os_bell_has_rung(const _Atomic uint32_t *word) {
+OS_UNWATCHED bool os_bell_has_rung(const _Atomic uint32_t *word) {
   return (atomic_load_explicit(word, memory_order_acquire) & FUTEX_OWNER_DIED) != 0;
 }
 
-UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
+OS_UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
   uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
   do {
     if ((seen & FUTEX_OWNER_DIED) != 0 || (seen & FUTEX_TID_MASK) == 0) return false;
@@ -389,18 +381,31 @@ int32_t os_pair_open(struct os_pair *pair) {
   pair->ours = ends[0];
   pair->theirs = ends[1];
   struct os_file_info info;
-  pair->inode = os_file_info(pair->theirs, &info) == 0 ? info.inode : 0;
+  int32_t outcome = os_file_info(pair->theirs, &info);
+  if (outcome != 0) {
+    close(ends[0]);
+    close(ends[1]);
+    return outcome;
+  }
+  pair->device = info.device;
+  pair->inode = info.inode;
   return 0;
 }
 
-void os_pair_ring(const struct os_pair *pair) {
+bool os_pair_ring(const struct os_pair *pair) {
+  if (send(pair->ours, "!", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1) return true;
   /* Full means that there are rings enough; broken, that nobody listens any more. */
-  (void)send(pair->ours, "!", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  return errno == EAGAIN || errno == EPIPE;
 }
 
-void os_pair_close(struct os_pair *pair) {
+bool os_pair_is_open(const struct os_pair *pair) {
   struct os_file_info info;
-  if (os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode) close(pair->theirs);
+  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
+         info.device == pair->device;
+}
+
+void os_pair_close(const struct os_pair *pair) {
+  if (os_pair_is_open(pair)) close(pair->theirs);
   close(pair->ours);
 }
 

@@ -100,18 +100,21 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
   }
 }
 
+bool process_is_started(void) {
+  return atomic_load_explicit(&started_pid, memory_order_acquire) == os_pid();
+}
+
 /* A key of its own: a thread may have one and not the other. */
 static pthread_key_t end_key;
 static bool has_end_key;
 
-bool process_on_thread_end(void (*ends)(void *argument)) {
+bool process_on_thread_end(void (*ends)(void *argument), void *argument) {
   process_lock();
   if (!has_end_key) has_end_key = pthread_key_create(&end_key, ends) == 0;
+  bool is_there = has_end_key;
   process_unlock();
-  return has_end_key;
+  return is_there && pthread_setspecific(end_key, argument) == 0;
 }
-
-void process_set_thread_end(void *argument) { pthread_setspecific(end_key, argument); }
 
 uint64_t process_thread_number(void) { return process_number + os_tid(); }
 

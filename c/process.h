@@ -17,6 +17,9 @@
  */
 int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void));
 
+/* False in a forked child until it starts the library itself. */
+bool process_is_started(void);
+
 /* A lock among the process's threads: a word, zero when free. Held for microseconds. */
 void latch_lock(_Atomic uint32_t *latch);
 void latch_unlock(_Atomic uint32_t *latch);
@@ -37,11 +40,10 @@ void process_set_thread_list(void *list);
 void *process_thread_list(void);
 
 /*
- * When a thread ends that has set something, `ends` is called with it, after the thread's list
- * was dealt with. False if there is no memory for that.
+ * When the calling thread ends, `ends` (the same for all threads) is called with the argument,
+ * before or after the thread's list was dealt with. False if there is no memory for that.
  */
-bool process_on_thread_end(void (*ends)(void *argument));
-void process_set_thread_end(void *argument);
+bool process_on_thread_end(void (*ends)(void *argument), void *argument);
 
 /* ---- mappings, shared by the threads of the process --------------------------------- */
 

@@ -4,8 +4,8 @@
  * The hardest race is a watch that is ended, and its memory unmapped, while the thread sleeps on
  * its words or looks at them. The answer: everything about watches is under one latch. The
  * thread looks at words and calls `look` under it only; it sleeps without it, on addresses that
- * the kernel checks by itself, and what it learns from the sleep counts only if the slot has the
- * same generation afterwards. Whoever ends a watch has the latch, so from then on nobody looks.
+ * the kernel checks by itself, and what it learns from the sleep, the address that was woken,
+ * is compared with those of the watches that there are then, and never looked at. Whoever ends a watch has the latch, so from then on nobody looks.
  *
  * No wake-up is lost: a word is compared with what it was when the watch was set, before each
  * sleep, under the latch, and once more by the kernel. What the kernel cannot tell (a death
@@ -19,17 +19,17 @@
 #include "watch.h"
 
 #include "dsmr.h"
+#include "lwlock.h"
 #include "process.h"
 #include "status.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Between two looks at what the kernel does not tell. */
 #define LOOK_NS 100000000u
 #define LOOK_OFTEN_NS 10000000u
-/* Who has been told and does not answer for so long passes a release's wake-up on. */
-#define ANSWER_NS 1000000u
 /* The thread ends when there was nothing to watch for so long. */
 #define IDLE_NS 1000000000u
 #define WATCHES_MAX 65536u
@@ -76,6 +76,10 @@ static struct doorbell *doorbell_of_thread(void) {
 
 /* ---- firing -------------------------------------------------------------------------- */
 
+static void ring(struct doorbell *doorbell) {
+  if (!doorbell->is_rung) doorbell->is_rung = os_pair_ring(&doorbell->pair);
+}
+
 static void fire(uint32_t index, uint64_t now_ns) {
   struct watch *watch = &watches[index];
   struct doorbell *doorbell = watch->doorbell;
@@ -85,9 +89,6 @@ static void fire(uint32_t index, uint64_t now_ns) {
   if (doorbell->last_fired != 0) watches[doorbell->last_fired - 1].next = index + 1;
   else doorbell->first_fired = index + 1;
   doorbell->last_fired = index + 1;
-  if (doorbell->is_rung) return;
-  doorbell->is_rung = true;
-  os_pair_ring(&doorbell->pair);
 }
 
 static void free_slot(uint32_t index) {
@@ -116,10 +117,18 @@ static void end_watch(uint32_t index) {
 
 /* ---- the thread ---------------------------------------------------------------------- */
 
-static bool has_changed(const struct watch *watch) {
-  for (uint32_t i = 0; i < watch->request.word_count; i++) {
-    const struct os_futex_wait_on *on = &watch->request.words[i];
+/* The word may be a bell's, and what is seen is a hint: the watch's thread looks for itself. */
+OS_UNWATCHED static bool has_changed(const struct watch_request *request) {
+  for (uint32_t i = 0; i < request->word_count; i++) {
+    const struct os_futex_wait_on *on = &request->words[i];
     if (atomic_load(on->word) != on->expected) return true;
+  }
+  return false;
+}
+
+static bool is_on(const struct watch_request *request, const _Atomic uint32_t *word) {
+  for (uint32_t i = 0; i < request->word_count; i++) {
+    if (request->words[i].word == word) return true;
   }
   return false;
 }
@@ -130,36 +139,42 @@ static bool has_reason(const struct watch_request *request) {
          (request->look != NULL && request->look(request));
 }
 
-/* What the thread sleeps on, and which watch each word is of. */
+/* What the thread sleeps on. */
 struct sleep {
   struct os_futex_wait_on words[OS_FUTEX_WAIT_MAX];
-  uint32_t ids[OS_FUTEX_WAIT_MAX];
   uint32_t count;
   uint64_t until_ns;
 };
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
-/* Fires what is due and lists what to sleep on. */
-static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due) {
-  uint64_t now = os_monotonic_ns();
+/*
+ * Fires what is due and lists what to sleep on. `woken`: on which word the thread was woken, or
+ * NULL; the kernel tells one place of it in the list, whichever watch that was of. If all of them
+ * have ended meanwhile, the wake-up was for somebody else: a release wakes one sleeper. The word's
+ * memory may be gone; the kernel finds nobody there then, or somebody who looks for nothing.
+ */
+static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t now,
+                        bool is_look_due) {
+  bool has_taken = woken == NULL;
   sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
   sleep->count = 1;
   sleep->until_ns = now + (os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4);
   for (uint32_t i = 0; i < watch_used; i++) {
     struct watch *watch = &watches[i];
     const struct watch_request *request = &watch->request;
-    if (watch->state == WATCH_SET &&
-        (WATCH_ID(watch, i) == woken_id || has_changed(watch) ||
-         (is_look_due && has_reason(request)))) {
-      fire(i, now);
+    if (watch->state == WATCH_SET) {
+      bool is_woken = woken != NULL && is_on(request, woken);
+      has_taken |= is_woken;
+      if (is_woken || has_changed(request) || (is_look_due && has_reason(request))) fire(i, now);
     }
-    if (watch->state == WATCH_FIRED && request->passes_on) {
-      if (now - watch->fired_ns < ANSWER_NS) {
-        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + ANSWER_NS);
+    if (watch->state == WATCH_FIRED) ring(watch->doorbell);
+    if (watch->state == WATCH_FIRED && request->answer_ns != 0) {
+      if (now - watch->fired_ns < request->answer_ns) {
+        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + request->answer_ns);
       } else {
-        watch->request.passes_on = false;
-        os_futex_wake(request->words[0].word, 1);
+        watch->request.answer_ns = 0;
+        os_futex_wake(&request->claim->lock->owner, 1);
       }
     }
     if (watch->state != WATCH_SET) continue;
@@ -168,25 +183,26 @@ static void look_at_all(struct sleep *sleep, uint32_t woken_id, bool is_look_due
       continue;
     }
     for (uint32_t k = 0; k < request->word_count; k++) {
-      sleep->ids[sleep->count] = WATCH_ID(watch, i);
       sleep->words[sleep->count++] = request->words[k];
     }
   }
+  if (!has_taken) os_futex_wake(woken, 1);
 }
 
 static void run(void *argument) {
   (void)argument;
   /* Zeroed: the first round was woken by nobody. */
   struct sleep sleep = {0};
-  uint32_t woken_id = 0;
+  _Atomic uint32_t *woken_on = NULL;
   uint64_t look_ns = 0;
   uint64_t idle_since_ns = 0;
   latch_lock(&latch);
   for (;;) {
     uint64_t now = os_monotonic_ns();
     bool is_look_due = now >= look_ns;
-    if (is_look_due) look_ns = now + LOOK_OFTEN_NS * 9;
-    look_at_all(&sleep, woken_id, is_look_due);
+    if (is_look_due) look_ns = now + LOOK_NS;
+    look_at_all(&sleep, woken_on, now, is_look_due);
+    sleep.until_ns = earlier(sleep.until_ns, look_ns);
     if (watch_count != 0) idle_since_ns = 0;
     else if (idle_since_ns == 0) idle_since_ns = now;
     else if (now - idle_since_ns > IDLE_NS) break;
@@ -197,7 +213,7 @@ static void run(void *argument) {
     if (sleep.until_ns > now) {
       woken = os_futex_wait_any(sleep.words, sleep.count, sleep.until_ns - now);
     }
-    woken_id = woken > 0 ? sleep.ids[woken] : 0;
+    woken_on = woken > 0 ? sleep.words[woken].word : NULL;
     latch_lock(&latch);
   }
   /* Under the latch: whoever sets a watch from here on starts another thread. */
@@ -299,6 +315,8 @@ void watch_end_all(struct backend *backend, const struct attachment *attachment)
 
 void watch_after_fork(void) {
   atomic_store(&latch, 0);
+  /* Our copies of the parent's sockets; the list itself is memory of the past. */
+  for (struct doorbell *d = doorbells; d != NULL; d = d->next) os_pair_close(&d->pair);
   watches = NULL;
   watch_room = watch_used = watch_count = first_free = 0;
   doorbells = NULL;
@@ -310,34 +328,61 @@ void watch_after_fork(void) {
 /* The thread has ended: nobody listens, and nobody else has the other end any more. */
 static void take_down(void *argument) {
   struct doorbell *gone = argument;
+  /* A forked child that has not started the library: the latch may be the parent's for ever. */
+  if (!process_is_started()) return;
   latch_lock(&latch);
   for (uint32_t i = 0; i < watch_used; i++) {
     if (watches[i].state != WATCH_FREE && watches[i].doorbell == gone) end_watch(i);
   }
   struct doorbell **link = &doorbells;
   while (*link != NULL && *link != gone) link = &(*link)->next;
-  if (*link != NULL) *link = gone->next;
+  /* Not there: it was our parent's, and is closed. */
+  bool is_ours = *link != NULL;
+  if (is_ours) *link = gone->next;
   latch_unlock(&latch);
+  if (!is_ours) return;
   os_pair_close(&gone->pair);
   free(gone);
 }
 
+static int32_t no_pair(int32_t outcome, dsmr_error *error) {
+  return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
+}
+
+/* The caller may have closed its end, and its number may mean some other file by now. */
+static int32_t open_again(struct doorbell *doorbell, dsmr_error *error) {
+  if (os_pair_is_open(&doorbell->pair)) return doorbell->pair.theirs;
+  struct os_pair pair;
+  int32_t outcome = os_pair_open(&pair);
+  if (outcome != 0) return no_pair(outcome, error);
+  latch_lock(&latch);
+  os_pair_close(&doorbell->pair);
+  doorbell->pair = pair;
+  doorbell->is_rung = false;
+  if (doorbell->first_fired != 0) ring(doorbell);
+  latch_unlock(&latch);
+  return pair.theirs;
+}
+
 int32_t dsmr_doorbell(dsmr_error *error) {
-  if (!process_on_thread_end(take_down)) {
-    return FAIL(error, DSMR_E_NO_SPACE, "Cannot wait asynchronously: the process is out of memory.");
-  }
+  int32_t outcome = backend_start_process(error);
+  if (outcome != 0) return outcome;
   latch_lock(&latch);
   struct doorbell *doorbell = doorbell_of_thread();
   latch_unlock(&latch);
-  if (doorbell != NULL) return doorbell->pair.theirs;
+  if (doorbell != NULL) return open_again(doorbell, error);
   doorbell = calloc(1, sizeof *doorbell);
-  int32_t outcome = doorbell == NULL ? -12 : os_pair_open(&doorbell->pair);
+  outcome = doorbell == NULL ? -ENOMEM : os_pair_open(&doorbell->pair);
+  /* A doorbell that outlived its thread would be taken for the next thread's at its address. */
+  if (outcome == 0 && !process_on_thread_end(take_down, doorbell)) {
+    os_pair_close(&doorbell->pair);
+    outcome = -ENOMEM;
+  }
   if (outcome != 0) {
     free(doorbell);
-    return status_fail_os(error, outcome, "Cannot wait asynchronously: no pair of sockets");
+    return no_pair(outcome, error);
   }
   doorbell->thread = os_thread();
-  process_set_thread_end(doorbell);
   latch_lock(&latch);
   doorbell->next = doorbells;
   doorbells = doorbell;
@@ -346,6 +391,7 @@ int32_t dsmr_doorbell(dsmr_error *error) {
 }
 
 int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity) {
+  if (backend_start_process(NULL) != 0) return 0;
   latch_lock(&latch);
   struct doorbell *doorbell = doorbell_of_thread();
   uint32_t count = 0;
@@ -361,4 +407,6 @@ int32_t dsmr_doorbell_answer(uint32_t *ids, uint32_t capacity) {
   return (int32_t)count;
 }
 
-int32_t dsmr_watch_end(uint32_t watch) { return watch_end(watch); }
+int32_t dsmr_watch_end(uint32_t watch) {
+  return backend_start_process(NULL) == 0 && watch_end(watch);
+}

@@ -23,10 +23,11 @@ struct watch_request {
   /* Is there a reason to look again, other than a word and the registry's end? Asked now and
    * then, by the watching thread, until the watch is gone. NULL: no. */
   bool (*look)(const struct watch_request *request);
-  const struct claim *claim; /* for `look` */
+  const struct claim *claim; /* for `look`, and for whom it is in the way of */
   uint32_t owner;            /* likewise */
-  /* words[0] is where one release wakes one waiter: who does not answer must pass it on. */
-  bool passes_on;
+  /* A release has told the claim's backend, and perhaps nobody else. If that has not answered
+   * after this time, it is somebody else's turn. 0: that does not matter. */
+  uint32_t answer_ns;
 };
 
 /* Sets a watch of the calling thread. Returns its id (over 65,535), or NO_SPACE; UNSUPPORTED

@@ -14,6 +14,14 @@
 /* How long a call that waits lasts at most: runtimes end Workers between two calls. */
 #define SLICE_NS 100000000u
 
+/*
+ * Who has been told that a lock is free and does not come for so long passes it on. Behind one
+ * that starves the others wait though the lock is free, so that it gets it; but a thread that is
+ * busy with something else may be waiting for one of them, and no look for cycles finds that.
+ */
+#define ANSWER_NS 1000000u
+#define STARVING_NS 10000000u
+
 /* ---- locks ----------------------------------------------------------------------------- */
 
 static bool is_blocked_by_dead(const struct watch_request *request) {
@@ -21,13 +29,13 @@ static bool is_blocked_by_dead(const struct watch_request *request) {
 }
 
 static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *words,
-                           uint32_t count, bool passes_on) {
+                           uint32_t count, uint32_t answer_ns) {
   struct watch_request request = {.backend = claim->backend,
                                   .attachment = claim->attachment,
                                   .word_count = count,
                                   .look = is_blocked_by_dead,
                                   .claim = claim,
-                                  .passes_on = passes_on};
+                                  .answer_ns = answer_ns};
   memcpy(request.words, words, count * sizeof *words);
   return watch_set(&request);
 }
@@ -40,7 +48,10 @@ int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode) {
   if (claim->state != CLAIM_IDLE && !(claim->is_watched && claim->mode == mode)) {
     return DSMR_E_ALREADY_HELD;
   }
-  if (!journal_reserve(claim)) return DSMR_E_NO_SPACE;
+  if (!journal_reserve(claim)) {
+    lwlock_cancel(claim);
+    return DSMR_E_NO_SPACE;
+  }
   for (;;) {
     struct os_futex_wait_on words[LWLOCK_WORDS_MAX];
     uint32_t count = 0;
@@ -49,10 +60,10 @@ int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode) {
     if (!control_is_ready(&claim->backend->control)) {
       outcome = DSMR_E_CLOSED;
     } else if (outcome == LWLOCK_DEAD) {
-      claim_clear_the_dead(claim);
-      continue;
+      outcome = claim_clear_the_dead(claim);
+      if (outcome == 0) continue;
     } else {
-      outcome = watch_claim(claim, words, count, words[0].word == &claim->lock->owner);
+      outcome = watch_claim(claim, words, count, claim->is_starving ? STARVING_NS : ANSWER_NS);
     }
     if (outcome < 0) lwlock_cancel(claim);
     return outcome;
@@ -79,8 +90,9 @@ int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t of
     outcome = lwlock_watch_variable(claim, variable, *value, value, words, &count);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, false);
-    claim_clear_the_dead(claim);
+    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, 0);
+    outcome = claim_clear_the_dead(claim);
+    if (outcome != 0) return outcome;
   }
 }
 
@@ -154,13 +166,24 @@ static void add_bell(struct watch_request *request, uint32_t slot) {
   request->words[request->word_count++] = (struct os_futex_wait_on){bell, expected};
 }
 
+static int32_t set(const struct watch_request *request, dsmr_error *error) {
+  int32_t outcome = watch_set(request);
+  if (outcome >= 0) return outcome;
+  return FAIL(error, outcome,
+              outcome == DSMR_E_UNSUPPORTED
+                  ? "Cannot wait asynchronously: this thread has no doorbell."
+                  : "Cannot wait asynchronously: out of memory, or of threads, or of watches.");
+}
+
 int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
                            dsmr_error *error) {
   struct backend *backend = NULL;
   int32_t outcome = backend_find(registry, &backend, error);
   if (outcome != 0) return outcome;
   const struct control *control = &backend->control;
-  if (ticket->entry >= control->entry_capacity) return DSMR_E_SIZE_INVALID;
+  if (ticket->entry >= control->entry_capacity) {
+    return FAIL(error, DSMR_E_SIZE_INVALID, "The ticket is none of this registry.");
+  }
   struct watch_request request = {
       .backend = backend,
       .words = {{&control->entries[ticket->entry].word, ticket->word}},
@@ -169,7 +192,7 @@ int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
       .owner = ticket->owner};
   if (entry_word(control, ticket->entry) != ticket->word || owner_is_dead(&request)) return 0;
   add_bell(&request, BACKEND_SLOT(ticket->owner));
-  return watch_set(&request);
+  return set(&request, error);
 }
 
 static bool somebody_is_dead(const struct watch_request *request) {
@@ -185,7 +208,10 @@ int32_t dsmr_registry_watch(uint32_t registry, uint32_t *seen, dsmr_error *error
   int32_t outcome = backend_find(registry, &backend, error);
   if (outcome != 0) return outcome;
   struct control *control = &backend->control;
-  if (!control_is_ready(control)) return DSMR_E_CLOSED;
+  if (!control_is_ready(control)) {
+    return FAIL(error, DSMR_E_CLOSED, "Registry \"%s\" was destroyed. Open it anew.",
+                control->place.name);
+  }
   /* The flag first, then the look: a change from here on clears it and wakes. */
   uint32_t changes = atomic_fetch_or(&control->header->changes, 1) | 1u;
   struct watch_request request = {.backend = backend,
@@ -199,5 +225,5 @@ int32_t dsmr_registry_watch(uint32_t registry, uint32_t *seen, dsmr_error *error
   for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {
     if (slot != backend->slot) add_bell(&request, slot);
   }
-  return watch_set(&request);
+  return set(&request, error);
 }

@@ -24,6 +24,9 @@
 
 #include "survivors.h"
 
+#include "claim.h"
+#include "journal.h"
+
 /* ---- what the operations start from, and they themselves ---------------------------------- */
 
 /* Between these two a death leaves the data half done, so it must be told. */
@@ -135,6 +138,67 @@ static void act_watch(void) {
   uint64_t value = 0;
   CHECK_FAILS(dsmr_lock_wait_for_variable(mine.locks[MAIN], 0, 0, &value, &started, 15),
               DSMR_E_TIMEOUT);
+}
+
+/*
+ * As dsmr_lock_watch, but for the watch itself: that is memory of the process alone, and the
+ * thread that it starts would run into the tracer's breakpoints, untraced.
+ */
+static void watch_main(uint32_t mode, int32_t wanted) {
+  struct claim *claim = NULL;
+  int32_t outcome;
+  CHECK_OK(claim_find(mine.locks[MAIN], &claim));
+  CHECK(journal_reserve(claim));
+  do {
+    struct os_futex_wait_on words[LWLOCK_WORDS_MAX];
+    uint32_t count = 0;
+    outcome = lwlock_watch(claim, (enum lwlock_mode)mode, words, &count);
+    if (outcome == LWLOCK_DEAD) CHECK_OK(claim_clear_the_dead(claim));
+    CHECK(count > 0 || outcome != LWLOCK_BUSY);
+  } while (outcome == LWLOCK_DEAD);
+  CHECK_INT(outcome, wanted);
+  if (mode == DSMR_EXCLUSIVE && outcome < LWLOCK_BUSY) begin_change();
+}
+
+static void let_keeper_leave(void) {
+  atomic_store(asked, 1);
+  (void)os_futex_wake(asked, 1);
+  while (atomic_load(asked) != 2) os_futex_wait(asked, 1, 1000000000);
+}
+
+static void act_watch_exclusive(void) { watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY); }
+static void act_watch_shared(void) { watch_main(DSMR_SHARED, LWLOCK_BUSY); }
+static void act_watch_and_get(void) { watch_main(DSMR_EXCLUSIVE, LWLOCK_ACQUIRED); }
+static void act_watch_and_share(void) { watch_main(DSMR_SHARED, LWLOCK_ACQUIRED); }
+static void act_watch_and_be_told(void) { watch_main(DSMR_EXCLUSIVE, LWLOCK_ACQUIRED_ABANDONED); }
+static void act_cancel(void) { CHECK_OK(dsmr_lock_cancel(mine.locks[MAIN])); }
+
+/* The clock goes on by more than it takes to starve. */
+static void act_starve(void) {
+  watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY);
+  watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY);
+}
+
+static void prepare_watched(void) {
+  place_enter(&mine);
+  watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY);
+  if (operation->leaves != 0) let_keeper_leave();
+}
+
+static void prepare_watched_shared(void) {
+  place_enter(&mine);
+  watch_main(DSMR_SHARED, LWLOCK_BUSY);
+  if (operation->leaves != 0) let_keeper_leave();
+}
+
+static void prepare_starving(void) {
+  place_enter(&mine);
+  watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY);
+  (void)poll(NULL, 0, 5);
+  watch_main(DSMR_EXCLUSIVE, LWLOCK_BUSY);
+  const struct lwlock *lock = dsmr_segment_address(mine.segment);
+  CHECK(LOCK_TOKEN(atomic_load(&lock[MAIN].starving)) != 0);
+  if (operation->leaves != 0) let_keeper_leave();
 }
 
 static void act_detach(void) { CHECK_OK(dsmr_segment_detach(mine.segment)); }
@@ -271,6 +335,35 @@ OPERATION(open_that_reaps_a_writer, prepare_nothing, act_open, .dead = DSMR_EXCL
 OPERATION(open_that_reaps_a_reader, prepare_nothing, act_open, .keeper = DSMR_SHARED,
           .dead = DSMR_SHARED)
 
+/* Waiting without blocking. Where the keeper leaves, it has done so before the child acts. */
+#define BEFORE UINT32_MAX
+OPERATION(watch_behind_a_writer, prepare_place, act_watch_exclusive, .keeper = DSMR_EXCLUSIVE)
+OPERATION(watch_behind_a_reader, prepare_place, act_watch_exclusive, .keeper = DSMR_SHARED)
+OPERATION(watch_shared_behind_a_writer, prepare_place, act_watch_shared,
+          .keeper = DSMR_EXCLUSIVE)
+OPERATION(watch_that_starves, prepare_place, act_starve, .keeper = DSMR_EXCLUSIVE)
+OPERATION(watch_that_reaps_a_writer, prepare_place, act_watch_and_be_told,
+          .dead = DSMR_EXCLUSIVE, .told = ALWAYS)
+OPERATION(watch_that_reaps_a_reader, prepare_place, act_watch_and_get, .dead = DSMR_SHARED,
+          .told = BEGINS)
+OPERATION(second_watch_after_a_writer, prepare_watched, act_watch_and_get,
+          .keeper = DSMR_EXCLUSIVE, .leaves = BEFORE, .told = BEGINS)
+OPERATION(second_watch_after_a_reader, prepare_watched, act_watch_and_get,
+          .keeper = DSMR_SHARED, .leaves = BEFORE, .told = BEGINS)
+OPERATION(second_watch_shared, prepare_watched_shared, act_watch_and_share,
+          .keeper = DSMR_EXCLUSIVE, .leaves = BEFORE)
+OPERATION(second_watch_of_one_that_starves, prepare_starving, act_watch_and_get,
+          .keeper = DSMR_EXCLUSIVE, .leaves = BEFORE, .told = BEGINS)
+OPERATION(cancel_watched, prepare_watched, act_cancel, .keeper = DSMR_EXCLUSIVE)
+OPERATION(cancel_watched_draining, prepare_watched, act_cancel, .keeper = DSMR_SHARED)
+OPERATION(cancel_watched_starving, prepare_starving, act_cancel, .keeper = DSMR_EXCLUSIVE)
+OPERATION(cancel_watched_starving_before_a_writer, prepare_starving, act_cancel,
+          .keeper = DSMR_EXCLUSIVE, .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE})
+OPERATION(detach_watched_draining, prepare_watched, act_detach, .keeper = DSMR_SHARED)
+OPERATION(detach_watched_starving, prepare_starving, act_detach, .keeper = DSMR_EXCLUSIVE)
+OPERATION(close_watched_draining, prepare_watched, act_close, .keeper = DSMR_SHARED)
+OPERATION(close_watched_starving, prepare_starving, act_close, .keeper = DSMR_EXCLUSIVE)
+
 #define KILLED_IN(name) {"killed_in_" #name, killed_in_##name}
 
 static const struct check_test tests[] = {
@@ -311,6 +404,24 @@ static const struct check_test tests[] = {
     KILLED_IN(acquire_that_reaps_beside_a_reader),
     KILLED_IN(open_that_reaps_a_writer),
     KILLED_IN(open_that_reaps_a_reader),
+    KILLED_IN(watch_behind_a_writer),
+    KILLED_IN(watch_behind_a_reader),
+    KILLED_IN(watch_shared_behind_a_writer),
+    KILLED_IN(watch_that_starves),
+    KILLED_IN(watch_that_reaps_a_writer),
+    KILLED_IN(watch_that_reaps_a_reader),
+    KILLED_IN(second_watch_after_a_writer),
+    KILLED_IN(second_watch_after_a_reader),
+    KILLED_IN(second_watch_shared),
+    KILLED_IN(second_watch_of_one_that_starves),
+    KILLED_IN(cancel_watched),
+    KILLED_IN(cancel_watched_draining),
+    KILLED_IN(cancel_watched_starving),
+    KILLED_IN(cancel_watched_starving_before_a_writer),
+    KILLED_IN(detach_watched_draining),
+    KILLED_IN(detach_watched_starving),
+    KILLED_IN(close_watched_draining),
+    KILLED_IN(close_watched_starving),
 };
 
 int main(int argc, char **argv) {

@@ -142,7 +142,8 @@ static inline int32_t carry_out(struct place *place, struct order *order) {
       if (outcome >= 0) CHECK_OK(dsmr_lock_release(lock));
       return outcome;
     case STATE:
-      return dsmr_lock_state(lock);
+      /* Without the hint that somebody waits, which stays when that one has gone. */
+      return dsmr_lock_state(lock) & ~32;
     case MARK:
       return dsmr_lock_mark_consistent(lock);
     case OR_WAIT:

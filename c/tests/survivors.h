@@ -135,8 +135,10 @@ static inline void check_is_kept(uint32_t mode) {
 /* Which locks the records of a slot name: bit i is lock i, bit LOCKS + i that it waits for it. */
 static inline uint32_t records_of(const struct backend_slot *slot) {
   uint32_t named = 0;
-  for (uint32_t k = 0; k <= HELD_MAX; k++) {
-    uint64_t record = atomic_load(k < HELD_MAX ? &slot->held[k] : &slot->waiting_lock);
+  for (uint32_t k = 0; k < HELD_MAX + 2; k++) {
+    uint64_t record = atomic_load(k < HELD_MAX    ? &slot->held[k]
+                                  : k == HELD_MAX ? &slot->waiting_lock
+                                                  : &slot->watched_lock);
     uint64_t line = HELD_LINE(record);
     uint32_t lock = line == SEGMENT_LOCK_OFFSET / LOCK_SIZE
                         ? 0
@@ -205,6 +207,13 @@ static inline void dismiss_keeper(void) {
   }
 }
 
+/* The flag may be that of the child, which starves already. */
+static inline bool waiter_is_listed(void) {
+  const struct control_header *header = (const void *)control;
+  const struct backend_slot *slots = (const void *)(control + header->backends_offset);
+  return atomic_load(&slots[WAITER_SLOT].waiting_lock) != 0;
+}
+
 static inline void send_waiter(void) {
   struct order order = operation->waiter;
   if (order.mode == 0) return;
@@ -216,7 +225,7 @@ static inline void send_waiter(void) {
   for (bool is_asleep = false; !is_asleep; sched_yield()) {
     uint32_t owner = atomic_load(&lock->owner);
     if (is_draining) is_asleep = (atomic_load(&lock->drain) & 1) != 0;
-    else if (order.what == TAKE) is_asleep = (owner & LOCK_STARVING) != 0;
+    else if (order.what == TAKE) is_asleep = (owner & LOCK_STARVING) != 0 && waiter_is_listed();
     else is_asleep = (owner & LOCK_WAITERS) != 0 && (atomic_load(&lock->events) & 1) != 0;
   }
 }
@@ -292,6 +301,7 @@ static inline void check_nothing_is_left(void) {
   for (uint32_t i = 0; i < header->backend_count_max; i++) {
     if (SLOT_STATE(atomic_load(&slots[i].word)) == SLOT_LIVE) live++;
     CHECK_INT(atomic_load(&slots[i].waiting_lock), 0);
+    CHECK_INT(atomic_load(&slots[i].watched_lock), 0);
     for (uint32_t k = 0; k < HELD_MAX; k++) CHECK_INT(atomic_load(&slots[i].held[k]), 0);
   }
   CHECK_INT(live, LIVE_BACKENDS);
