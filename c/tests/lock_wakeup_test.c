@@ -26,7 +26,7 @@ struct relay {
   _Atomic uint32_t members; /* who still takes part */
 };
 
-enum { TURNS = CHECK_EMULATED ? 500 : 20000 };
+enum { TURNS = CHECK_EMULATED ? 500 : 10000 };
 
 typedef bool (*is_asleep)(void);
 
@@ -49,7 +49,7 @@ static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
     is_over = atomic_fetch_add(&relay->turns, 1) >= TURNS;
     while (!is_over && !others_sleep() && atomic_load(&relay->members) > 1 &&
            atomic_load(&relay->turns) <= TURNS) {
-      os_pause();
+      sched_yield();
     }
     linger(&seed);
     if (is_over) atomic_fetch_sub(&relay->members, 1);
@@ -111,7 +111,7 @@ static void every_update_of_a_variable_wakes_who_waits_for_it(void) {
   }
   uint64_t seed = 11;
   for (uint64_t value = 1; value <= TURNS; value++) {
-    while (!somebody_watches()) os_pause();
+    while (!somebody_watches()) sched_yield();
     linger(&seed);
     CHECK_INT(dsmr_lock_update_variable(here.locks[1], 0, 0, &value, 0), 0);
   }
@@ -126,7 +126,7 @@ static void every_release_wakes_who_waits_for_it_alone(void) {
   if (child == 0) {
     place_enter(&here);
     for (uint32_t turn = 1; turn <= TURNS; turn++) {
-      while (atomic_load(&relay->members) < turn) os_pause();
+      while (atomic_load(&relay->members) < turn) sched_yield();
       uint64_t started = 0;
       CHECK_INT(dsmr_lock_acquire_or_wait(here.locks[1], &started, -1), DSMR_LOCK_BUSY);
       atomic_store(&relay->turns, turn);
@@ -137,10 +137,10 @@ static void every_release_wakes_who_waits_for_it_alone(void) {
   for (uint32_t turn = 1; turn <= TURNS; turn++) {
     CHECK_INT(dsmr_lock_acquire(here.locks[1], DSMR_EXCLUSIVE, -1), DSMR_LOCK_ACQUIRED);
     atomic_store(&relay->members, turn);
-    while (!somebody_watches() || !somebody_waits_to_come_in()) os_pause();
+    while (!somebody_watches() || !somebody_waits_to_come_in()) sched_yield();
     linger(&seed);
     CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
-    while (atomic_load(&relay->turns) < turn) os_pause();
+    while (atomic_load(&relay->turns) < turn) sched_yield();
   }
   CHECK_CHILD(child);
 }
