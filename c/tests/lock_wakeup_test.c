@@ -36,20 +36,29 @@ static bool somebody_waits_to_come_in(void) {
 static bool writer_waits_for_readers(void) { return (atomic_load(&lock_words()->drain) & 1) != 0; }
 static bool somebody_watches(void) { return (atomic_load(&lock_words()->events) & 1) != 0; }
 
+/* Soon enough to meet the other one between its look and its sleep, where there are two
+ * processors; without keeping it from the only one. */
+static void glance(uint32_t *times) {
+  if (++*times % 256 != 0) os_pause();
+  else sched_yield();
+}
+
 /* Not at all, or until the other one, which has said so, is really asleep, or in between. */
 static void linger(uint64_t *seed) {
-  uint64_t length = check_random(seed) % 2 == 0 ? 0 : check_random(seed) % 512;
+  static const uint64_t lengths[4] = {1, 8, 32, 512};
+  uint64_t length = check_random(seed) % lengths[check_random(seed) % 4];
   for (uint64_t i = 0; i < length; i++) os_pause();
 }
 
 static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
   uint64_t seed = (uint64_t)getpid();
+  uint32_t times = 0;
   for (bool is_over = false; !is_over;) {
     CHECK_INT(dsmr_lock_acquire(here.locks[1], mode, -1), DSMR_LOCK_ACQUIRED);
     is_over = atomic_fetch_add(&relay->turns, 1) >= TURNS;
     while (!is_over && !others_sleep() && atomic_load(&relay->members) > 1 &&
            atomic_load(&relay->turns) <= TURNS) {
-      sched_yield();
+      glance(&times);
     }
     linger(&seed);
     if (is_over) atomic_fetch_sub(&relay->members, 1);
