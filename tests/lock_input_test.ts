@@ -104,10 +104,15 @@ test("options and a timeout that are null are as omitted", () =>
 test("with no function to run nothing is taken", () =>
   inScene(async (scene) => {
     const { registry, segment: { lock } } = attach(scene);
+    // Not even looked at: it is another's, and would be a TIMEOUT.
+    const child = await scene.child("deno");
+    succeeded(await child.ask({ do: "get", segment: "a", size: SIZE }));
+    succeeded(await child.ask({ do: "acquire", segment: "a" }));
     for (const none of [undefined, null, 5, "f", {}]) {
       const callback = none as unknown as () => void;
-      assertThrows(() => lock.withSync("exclusive", callback), TypeError);
-      await assertRejects(() => lock.with("exclusive", callback), TypeError);
+      const options = { timeout: 0 };
+      assertThrows(() => lock.withSync("exclusive", callback, options), TypeError);
+      await assertRejects(() => lock.with("exclusive", callback, options), TypeError);
       assertEquals([lock.heldByMe(), registry.releaseAll()], [false, 0]);
     }
   }));

@@ -250,6 +250,30 @@ static void start_many(pid_t *children, int count, uint32_t mode) {
   }
 }
 
+/*
+ * What gives it its turn: who lets go of the lock does not get it again at once. The one that
+ * starves is stopped, so that it cannot come first by luck. It keeps its chance for 10 ms, in
+ * which we can be slow: so in one of many rounds.
+ */
+static void others_queue_behind_one_that_starves(void) {
+  place_enter(&here);
+  struct party waiter = party_start();
+  for (int i = 0; i < 2; i++) {
+    bool has_queued = false;
+    for (int round = 0; round < 1000 && !has_queued; round++) {
+      CHECK_INT(get(1, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+      stop_starving_one(&waiter, modes[i], -1);
+      CHECK_INT(leave(1), 0);
+      has_queued = dsmr_lock_try(here.locks[1], DSMR_EXCLUSIVE) == DSMR_LOCK_BUSY;
+      if (!has_queued) CHECK_INT(leave(1), 0);
+      go_on(&waiter);
+      CHECK_INT(party_outcome(&waiter), DSMR_LOCK_ACQUIRED);
+      CHECK_INT(ask(&waiter, LEAVE, 1, 0), 0);
+    }
+    CHECK(has_queued);
+  }
+}
+
 /* One among many that leave it no gap. */
 static void check_turns(uint32_t theirs, uint32_t mine) {
   if (CHECK_TSAN) check_skip("processes: ThreadSanitizer watches threads");
@@ -395,6 +419,7 @@ static const struct check_test tests[] = {
     TEST(writer_stopped_while_it_waits_for_readers_is_a_holder),
     TEST(cycle_through_any_kind_of_wait_gives_deadlock_to_exactly_one),
     TEST(every_kind_of_wait_is_listed_until_it_ends),
+    TEST(others_queue_behind_one_that_starves),
     TEST(writer_among_readers_that_overlap_gets_its_turn),
     TEST(reader_among_writers_gets_its_turn),
     TEST(writer_among_writers_gets_its_turn),
