@@ -10,7 +10,7 @@ import { otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
 
 const SIZE = 256;
 /** How often a wait is aborted in the moment in which it ends; 100,000 in a long run. */
-const ABORTS = Number(process.env.DSMR_TEST_ABORTS ?? 2000);
+const ABORTS = Number(process.env.DSMR_TEST_ABORTS ?? 1000);
 const TIMEOUTS = 200;
 const MANY = 10_000;
 /** The word of a lock that names who starves: layout.h. */
