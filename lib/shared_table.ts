@@ -139,9 +139,14 @@ export class SharedTable {
   async change<Result>(change: () => Result): Promise<Result> {
     const { lock } = this.#segment;
     while (!lock.tryAcquire()) {
-      await lock.acquire();
-      // Unless the program has called releaseAll() in between.
-      if (lock.heldByMe()) break;
+      const held = await lock.hold();
+      try {
+        // Unless the program has called releaseAll() in between. Perhaps it is another task's by
+        // now, which is to go on later: that is as good, but then it is not ours to let go.
+        if (lock.heldByMe()) return this.#inside(change);
+      } finally {
+        held[Symbol.dispose]();
+      }
     }
     return this.#change(change);
   }
