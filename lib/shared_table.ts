@@ -199,14 +199,21 @@ export class SharedTable {
   async change<Result>(change: () => Result): Promise<Result> {
     const { lock } = this.#segment;
     for (;;) {
-      while (!lock.tryAcquire()) {
-        await lock.acquire();
-        // Unless the program has called releaseAll() in between.
-        if (lock.heldByMe()) break;
+      if (lock.tryAcquire()) {
+        if (this.#isWhole) return this.#change(change);
+        lock.release();
+      } else {
+        const held = await lock.hold();
+        try {
+          // Unless the program has called releaseAll() in between. Perhaps it is another task's by
+          // now, which is to go on later: that is as good, but then it is not ours to let go.
+          if (lock.heldByMe() && this.#isWhole) return this.#inside(change);
+        } finally {
+          held[Symbol.dispose]();
+        }
       }
-      if (this.#isWhole) return this.#change(change);
-      lock.release();
-      await this.#extend();
+      // Somebody has made the table larger.
+      if (!this.#isWhole) await this.#extend();
     }
   }
 

@@ -9,6 +9,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { readFileSync } from "node:fs";
 import process from "node:process";
 import { DsmrError, type DsmrErrorCode } from "../lib/mod.ts";
+import type { LockMode, LWLock, Registry, Segment } from "../lib/mod.ts";
 import type { Report } from "./_agent.ts";
 import type { AsyncCommand } from "./_async_agent.ts";
 import { type Scene, succeeded, until } from "./_scene.ts";
@@ -76,6 +77,40 @@ export class Party {
     this.child.kill("SIGSTOP");
     await until(() => readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ")[1]?.[0] === "T");
   }
+}
+
+/** Of segment "a". */
+export const SIZE = 256;
+
+/** Opens the registry and segment "a" in this process. */
+export function attach(scene: Scene): { registry: Registry; segment: Segment; lock: LWLock } {
+  const registry = scene.open();
+  const segment = registry.getNamedSegmentSync("a", SIZE);
+  return { registry, segment, lock: segment.lock };
+}
+
+/** A process that has segment "a". */
+export async function party(scene: Scene, runtime: RuntimeName): Promise<Party> {
+  const party = await Party.start(scene, runtime);
+  await party.ask({ do: "get", segment: "a", size: SIZE });
+  return party;
+}
+
+/** A process that holds the lock of segment "a". */
+export async function holder(scene: Scene, runtime: RuntimeName, mode: LockMode): Promise<Party> {
+  const child = await party(scene, runtime);
+  assertEquals((await child.ask({ do: "acquire", segment: "a", mode })).held, true);
+  return child;
+}
+
+/** Nobody holds the lock or waits for it, as far as can be seen. */
+export function assertNothingLeft(registry: Registry, lock: LWLock): void {
+  assertEquals([...registry.waits()], []);
+  assertEquals([...registry.backends()].map(({ held, waitsFor }) => [held, waitsFor]), [
+    ...[...registry.backends()].map(() => [[], null]),
+  ]);
+  assert(lock.tryAcquire("exclusive"));
+  lock.release();
 }
 
 /** Asserts that the promise is rejected with a DsmrError of the code, whose message has the texts. */

@@ -20,7 +20,7 @@ interface At {
 
 export type AsyncCommand =
   | { do: "open"; dir: string }
-  | { do: "get"; segment: string; size: number }
+  | { do: "get"; segment: string; size?: number }
   /** Asks with an async init callback that does this. */
   | { do: "init"; segment: string; size?: number; how: "fill" | "hold" | "reject" | "never" }
   | ({ do: "acquire"; mode?: LockMode; timeout?: number } & At)
@@ -35,6 +35,8 @@ export type AsyncCommand =
   | { do: "contend"; segment: string; inside: number; outside: number }
   /** How often the event loop has turned since the first of these. Keeps it turning. */
   | { do: "count" }
+  /** Waits for the lock, for the first time in this isolate; then blocks for it at once. */
+  | { do: "syncBeforeFirst"; segment: string }
   /** Nothing: the reply tells that the loop goes on. */
   | { do: "answer" }
   /** How many watching threads this process has. Linux only. */
@@ -232,6 +234,18 @@ async function perform(command: AsyncCommand): Promise<Report> {
       return { value: attached(command.segment).notify(command.at ?? 0, command.count) };
     case "contend":
       return await contend(attached(command.segment), command.inside, command.outside);
+    case "syncBeforeFirst": {
+      const { lock } = attached(command.segment);
+      const waiting = lock.acquire();
+      report({ holding: true });
+      lock.acquireSync();
+      // The doorbell is hung meanwhile, and the first attempt made.
+      for (let i = 0; i < 20; i++) await turn();
+      const { held } = await perform({ do: "state", segment: command.segment });
+      lock.release();
+      await waiting;
+      return { held: held === true && lock.heldByMe("exclusive") };
+    }
     case "count":
       if (turns === 0) count();
       return { value: turns };

@@ -2,52 +2,26 @@
 
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { test } from "node:test";
-import type { LockMode, LWLock, Registry, Segment } from "../lib/mod.ts";
+import type { LockMode } from "../lib/mod.ts";
 import {
   assertChecksOptions,
+  assertNothingLeft,
   assertRefused,
   assertRejectedWith,
+  attach,
+  holder,
   observe,
-  Party,
+  party,
+  SIZE,
   turn,
 } from "./_async.ts";
-import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
-import { type RuntimeName, runtimes } from "./_spawn.ts";
+import { assertFails, inScene, succeeded, until } from "./_scene.ts";
+import { runtimes } from "./_spawn.ts";
 
-const SIZE = 256;
 /** The word where `releaseLater` counts. */
 const RELEASED = 128;
 const MODES: readonly LockMode[] = ["exclusive", "shared"];
 const other: Record<LockMode, LockMode> = { exclusive: "shared", shared: "exclusive" };
-
-function attach(scene: Scene): { registry: Registry; segment: Segment; lock: LWLock } {
-  const registry = scene.open();
-  const segment = registry.getNamedSegmentSync("a", SIZE);
-  return { registry, segment, lock: segment.lock };
-}
-
-async function party(scene: Scene, runtime: RuntimeName): Promise<Party> {
-  const party = await Party.start(scene, runtime);
-  await party.ask({ do: "get", segment: "a", size: SIZE });
-  return party;
-}
-
-/** A process that holds the lock of segment "a". */
-async function holder(scene: Scene, runtime: RuntimeName, mode: LockMode): Promise<Party> {
-  const child = await party(scene, runtime);
-  assertEquals((await child.ask({ do: "acquire", segment: "a", mode })).held, true);
-  return child;
-}
-
-/** Nobody holds the lock or waits for it, as far as can be seen. */
-function assertNothingLeft(registry: Registry, lock: LWLock): void {
-  assertEquals([...registry.waits()], []);
-  assertEquals([...registry.backends()].map(({ held, waitsFor }) => [held, waitsFor]), [
-    ...[...registry.backends()].map(() => [[], null]),
-  ]);
-  assert(lock.tryAcquire("exclusive"));
-  lock.release();
-}
 
 for (const mode of MODES) {
   test(`acquire, with and hold take a free lock ${mode}, and let go of it`, () =>
@@ -458,81 +432,4 @@ for (const runtime of runtimes) {
       assertEquals(new BigUint64Array(segment.buffer)[0], 7n);
       assertNothingLeft(registry, lock);
     }));
-
-  test(`a lock that a killed ${runtime} process held is repaired before any async form returns`, () =>
-    inScene(async (scene) => {
-      const registry = scene.open();
-      let repairs = 0;
-      const repair = (segment: Segment): void => {
-        repairs++;
-        assert(segment.lock.heldByMe("exclusive"));
-      };
-      const { lock } = registry.getNamedSegmentSync("a", SIZE, undefined, { repair });
-      const forms: (() => Promise<unknown>)[] = [
-        () => lock.acquire(),
-        () => lock.with("exclusive", () => assertEquals(lock.abandoned, false)),
-        () => lock.hold(),
-        () => lock.acquireOrWait(),
-      ];
-      for (const [i, acquire] of forms.entries()) {
-        const child = await holder(scene, runtime, "exclusive");
-        if (i === 3) {
-          // It waits for nobody but the dead.
-          await child.killed();
-        }
-        const waiting = acquire();
-        if (i < 3) {
-          await until(() => [...registry.waits()].length === 1);
-          await child.killed();
-        }
-        await waiting;
-        assertEquals([repairs, lock.abandoned], [i + 1, false]);
-        registry.releaseAll();
-      }
-      assertNothingLeft(registry, lock);
-    }));
-
-  test(`a repair that throws leaves a ${runtime} process's lock abandoned and free`, () =>
-    inScene(async (scene) => {
-      const registry = scene.open();
-      const cause = new Error("as planned");
-      let outcome: (() => unknown) | undefined = () => {
-        throw cause;
-      };
-      const { lock } = registry.getNamedSegmentSync("a", SIZE, undefined, {
-        repair: () => outcome?.() as void,
-      });
-      const child = await holder(scene, runtime, "exclusive");
-      const waiting = [lock.acquire(), lock.acquire("exclusive")];
-      const refused = waiting.map((promise) => assertRefused(promise, "ABANDONED", '"a"', "threw"));
-      await until(() => [...registry.waits()].length === 1);
-      await child.killed();
-      // The first lets go, and the second tries.
-      for (const promise of refused) assertStrictEquals((await promise).cause, cause);
-      assertEquals([lock.heldByMe(), lock.abandoned], [false, true]);
-      // It works, shared.
-      await lock.with("shared", () => assert(lock.abandoned));
-      outcome = async () => await Promise.resolve();
-      const error = await assertRefused(lock.with("exclusive", () => assert(false)), "ABANDONED");
-      assert(error.cause instanceof TypeError);
-      outcome = undefined;
-      await lock.acquire();
-      assertEquals(lock.abandoned, false);
-      lock.release();
-      assertNothingLeft(registry, lock);
-    }));
 }
-
-test("an abandoned lock without repair is told by abandoned, until markConsistent", () =>
-  inScene(async (scene) => {
-    const { registry, lock } = attach(scene);
-    await (await holder(scene, "deno", "exclusive")).killed();
-    await lock.with("exclusive", () => assert(lock.abandoned));
-    await lock.acquire("shared");
-    assert(lock.abandoned);
-    assertFails(() => lock.markConsistent(), "NOT_HELD");
-    lock.release();
-    await lock.with("exclusive", () => lock.markConsistent());
-    assertEquals(lock.abandoned, false);
-    assertNothingLeft(registry, lock);
-  }));

@@ -3,30 +3,17 @@
 import { assert, assertEquals } from "@std/assert";
 import process from "node:process";
 import { test } from "node:test";
-import { DsmrError, type LWLock, Registry, type Segment } from "../lib/mod.ts";
-import { isLinux, observe, Party, turn } from "./_async.ts";
+import { DsmrError, type LWLock, Registry } from "../lib/mod.ts";
+import { attach, isLinux, observe, Party, party, SIZE, turn } from "./_async.ts";
 import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
-import { otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
+import { otherThan, runtimes } from "./_spawn.ts";
 
-const SIZE = 256;
 /** How often a wait is aborted in the moment in which it ends; 100,000 in a long run. */
-const ABORTS = Number(process.env.DSMR_TEST_ABORTS ?? 2000);
+const ABORTS = Number(process.env.DSMR_TEST_ABORTS ?? 1000);
 const TIMEOUTS = 200;
 const MANY = 10_000;
 /** The word of a lock that names who starves: layout.h. */
 const STARVING_WORD = 11;
-
-function attach(scene: Scene): { registry: Registry; segment: Segment; lock: LWLock } {
-  const registry = scene.open();
-  const segment = registry.getNamedSegmentSync("a", SIZE);
-  return { registry, segment, lock: segment.lock };
-}
-
-async function party(scene: Scene, runtime: RuntimeName): Promise<Party> {
-  const party = await Party.start(scene, runtime);
-  await party.ask({ do: "get", segment: "a", size: SIZE });
-  return party;
-}
 
 /** Nobody of this isolate has the lock or waits for it, and another process can take it. */
 async function assertNothingLeft(scene: Scene, registry: Registry, lock: LWLock): Promise<void> {

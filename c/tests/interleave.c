@@ -14,11 +14,15 @@
  *   drop SEGMENT             removes the segment's name
  *   detach                   detaches the last segment
  *   close                    leaves the registry
+ *   freeze DIRECTORY NAME    takes a registry's table lock, as if stopped inside a change
+ *   thaw                     lets it go
  *
  * It ends when its input ends. The first line that it prints is its pid.
  */
 #include "dsmr.h"
+#include "layout.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -152,6 +156,30 @@ static void open_registry(const char *directory, const char *name) {
   printf("{\"ok\":true}\n");
 }
 
+/* The kernel holds the table lock by the open file, whatever its owner does. */
+static int frozen = -1;
+
+static void freeze(const char *directory, const char *name) {
+  char path[LINE_SIZE];
+  (void)snprintf(path, sizeof path, "%s/dsmr.r.%s", directory, name);
+#ifdef F_OFD_SETLK
+  frozen = open(path, O_RDWR | O_CLOEXEC);
+  struct flock lock = {
+      .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE_TABLE, .l_len = 1};
+  int outcome = -1;
+  while (frozen >= 0 && (outcome = fcntl(frozen, F_OFD_SETLK, &lock)) != 0) usleep(1000);
+  printf("{\"ok\":%s}\n", outcome == 0 ? "true" : "false");
+#else
+  printf("{\"ok\":false}\n");
+#endif
+}
+
+static void thaw(void) {
+  close(frozen);
+  frozen = -1;
+  printf("{\"ok\":true}\n");
+}
+
 static void run(char *line) {
   char *words[4] = {"", "", "", ""};
   char *rest = NULL;
@@ -182,6 +210,10 @@ static void run(char *line) {
     answer(dsmr_segment_drop(registry, words[1], (uint32_t)strlen(words[1]), &error), &error);
   } else if (strcmp(words[0], "detach") == 0) {
     answer(dsmr_segment_detach(segment), &error);
+  } else if (strcmp(words[0], "freeze") == 0) {
+    freeze(words[1], words[2]);
+  } else if (strcmp(words[0], "thaw") == 0) {
+    thaw();
   } else if (strcmp(words[0], "close") == 0) {
     answer(dsmr_registry_close(registry), &error);
   } else {

@@ -1,0 +1,193 @@
+/** Async forms where the library's own tables and locks are in the way, and in its own order. */
+
+import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { test } from "node:test";
+import { DsmrError, Registry } from "../lib/mod.ts";
+import { assertRefused, assertRejectedWith, isLinux, observe, Party, turn } from "./_async.ts";
+import { inScene, type Scene, succeeded, until } from "./_scene.ts";
+import { Child, root, runtimes } from "./_spawn.ts";
+
+const SIZE = 64;
+
+/** A C program, which may touch what is the library's own. */
+class Intruder {
+  readonly child: Child;
+
+  private constructor(child: Child) {
+    this.child = child;
+  }
+
+  static async start(scene: Scene): Promise<Intruder> {
+    const child = scene.adopt(new Child([join(root, "zig-out", "bin", "interleave")]));
+    assertEquals(await child.next(), { pid: child.pid });
+    return new Intruder(child);
+  }
+
+  async ask(line: string): Promise<void> {
+    this.child.sendLine(line);
+    succeeded(await this.child.next());
+  }
+
+  /** One that has the lock of the table of words. */
+  static async inWords(scene: Scene): Promise<Intruder> {
+    const intruder = await Intruder.start(scene);
+    await intruder.ask(`open ${scene.dir} test`);
+    await intruder.ask("get \u0001parking 0 0");
+    await intruder.ask("acquire exclusive");
+    return intruder;
+  }
+}
+
+/** Counts turns of the event loop until told otherwise. */
+function countTurns(): { count: number; end(): void } {
+  const turns = { count: 0, end: () => clearInterval(timer) };
+  const timer = setInterval(() => turns.count++);
+  return turns;
+}
+
+test("a stopped process in the tables: open and getNamedSegment wait, and the loop goes on", () =>
+  inScene(async (scene) => {
+    if (!isLinux("a registry that is frozen")) return;
+    const registry = scene.open();
+    const { dir } = scene;
+    const frozen = await Intruder.start(scene);
+    await frozen.ask(`freeze ${dir} test`);
+    const turns = countTurns();
+    try {
+      const other = (timeout?: number, signal?: AbortSignal): Promise<Registry> =>
+        Registry.open("test", {
+          dir,
+          database: "other",
+          ...(timeout === undefined ? {} : { timeout }),
+          ...(signal === undefined ? {} : { signal }),
+        });
+      for (const timeout of [0, 1, 60]) {
+        await assertRefused(other(timeout), "TIMEOUT", '"test"', "Is it stopped?");
+        await assertRefused(
+          registry.getNamedSegment("a", SIZE, undefined, { timeout }),
+          "TIMEOUT",
+          '"test"',
+        );
+      }
+      const controllers = [new AbortController(), new AbortController()] as const;
+      const waits = [
+        other(undefined, controllers[0].signal),
+        registry.getNamedSegment("a", SIZE, undefined, { signal: controllers[1].signal }),
+      ].map((promise) => observe<unknown>(promise));
+      const before = turns.count;
+      await until(() => turns.count > before + 20);
+      assertEquals(waits.map(({ settled }) => settled), [false, false]);
+      for (const [i, controller] of controllers.entries()) {
+        controller.abort(`enough ${i}`);
+        await assertRejectedWith(waits[i]?.promise ?? turn(), `enough ${i}`);
+      }
+      const opening = observe(other());
+      const getting = observe(registry.getNamedSegment("a", SIZE));
+      const then = turns.count;
+      await until(() => turns.count > then + 20);
+      assertEquals([opening.settled, getting.settled], [false, false]);
+      await frozen.ask("thaw");
+      (await opening.promise).close();
+      assertEquals((await getting.promise).found, false);
+    } finally {
+      turns.end();
+    }
+  }));
+
+for (const runtime of runtimes) {
+  test(`sync code of a ${runtime} process takes the lock before its first wait has begun`, () =>
+    inScene(async (scene) => {
+      const registry = scene.open();
+      const { lock } = registry.getNamedSegmentSync("a", SIZE);
+      const child = await Party.start(scene, runtime);
+      await child.ask({ do: "get", segment: "a", size: SIZE });
+      lock.acquireSync();
+      child.child.sendLine(JSON.stringify({ do: "syncBeforeFirst", segment: "a" }));
+      assertEquals(await child.next(), { holding: true });
+      lock.release();
+      assertEquals(await child.next(), { said: "begun" });
+      assertEquals(succeeded(await child.next()).held, true);
+      await child.ask({ do: "release", segment: "a" });
+      assertEquals([...registry.waits()], []);
+    }));
+}
+
+test("while another process is in the table of words, waits and aborts do not block", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const segment = registry.getNamedSegmentSync("a", SIZE);
+    // Makes the table, in the library's own segment.
+    assertEquals(await segment.wait(0, 1), "not-equal");
+    const parked = segment.wait(0, 0);
+    const intruder = await Intruder.inWords(scene);
+    const controller = new AbortController();
+    const aborted = observe(segment.wait(4, 0, { signal: controller.signal }));
+    const waits = [segment.wait(4, 1), segment.wait(4, 0), segment.wait(0, 1)].map(observe);
+    controller.abort("enough");
+    for (let i = 0; i < 5; i++) await turn();
+    assertEquals(waits.map(({ settled }) => settled), [false, false, false]);
+    // Whenever the first goes on, in whatever microtask: notify is no DEADLOCK among our tasks.
+    let told = 0;
+    const hops = async (): Promise<void> => {
+      for (let i = 0; i < 30; i++) {
+        told += segment.notify(0);
+        await Promise.resolve();
+      }
+    };
+    const first = waits[0]?.promise.then(hops);
+    await intruder.ask("release");
+    await first;
+    await assertRejectedWith(aborted.promise, "enough");
+    assertEquals([await waits[0]?.promise, await waits[2]?.promise], ["not-equal", "not-equal"]);
+    assertEquals([await parked, told], ["ok", 1]);
+    assertEquals(segment.notify(4), 1);
+    assertEquals(await waits[1]?.promise, "ok");
+    assertEquals(registry.releaseAll(), 0);
+  }));
+
+test("a process killed inside the table of words: it is put in order", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const segment = registry.getNamedSegmentSync("a", SIZE);
+    const waits = [segment.wait(0, 0), segment.wait(0, 0), segment.wait(4, 0)].map(observe);
+    await turn();
+    const intruder = await Intruder.inWords(scene);
+    const last = observe(segment.wait(0, 0));
+    await turn();
+    intruder.child.kill();
+    assertEquals(await intruder.child.ended, "SIGKILL");
+    await until(() => segment.notify(4) === 1 || waits[2]?.settled === true);
+    assertEquals(await waits[2]?.promise, "ok");
+    await until(() => last.settled || segment.notify(0, 1) === 1 && last.settled);
+    segment.notify(0);
+    assertEquals(await Promise.all(waits.map(({ promise }) => promise)), ["ok", "ok", "ok"]);
+    assertEquals([await last.promise, segment.notify(0)], ["ok", 0]);
+  }));
+
+test("releaseAll while tasks wait for the table of words does not break into it", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const segment = registry.getNamedSegmentSync("a", SIZE);
+    assertEquals(await segment.wait(0, 1), "not-equal");
+    const intruder = await Intruder.inWords(scene);
+    for (let round = 0; round < 20; round++) {
+      if (round > 0) await intruder.ask("acquire exclusive");
+      const waits = Array.from({ length: 10 }, () => segment.wait(0, 0));
+      const released = intruder.ask("release");
+      const all = Promise.allSettled(waits);
+      for (let i = 0; i < round; i++) await Promise.resolve();
+      registry.releaseAll();
+      await released;
+      registry.releaseAll();
+      let woken = 0;
+      await until(() => {
+        registry.releaseAll();
+        return (woken += segment.notify(0)) === 10;
+      });
+      for (const outcome of await all) {
+        const reason = outcome.status === "rejected" ? outcome.reason : undefined;
+        assert(reason === undefined, reason instanceof DsmrError ? reason.message : `${reason}`);
+      }
+    }
+  }));
