@@ -207,3 +207,42 @@ test("a full registry has no room for locks, and says so", () =>
     assertEquals(outcomes.filter((outcome) => outcome === "REGISTRY_FULL").length, 976);
     assertEquals(await registry.locks.query(), { held: [], pending: [] });
   }));
+
+test("who holds as many other locks as there can be lets go of this one as soon as it can", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const other = scene.open({ database: "other" });
+    const many = registry.getNamedSegmentSync("many", 128 * 64, (segment) => {
+      const tranche = registry.newTranche("many");
+      for (let at = 0; at < segment.size; at += 64) segment.initLock(at, tranche);
+    });
+    const held = hold(registry.locks, "a");
+    await held.granted;
+    const next = hold(other.locks, "a");
+    await other.locks.query();
+    for (let at = 0; at < many.size; at += 64) many.lockAt(at).acquireSync();
+    held.end("done");
+    assertEquals(await failureOf(registry.locks.request("b", () => {})), "NO_SPACE");
+    registry.releaseAll();
+    await next.granted;
+    assertEquals(await held.result, "done");
+    next.end();
+    await next.result;
+    assertEquals(await registry.locks.request("b", () => 1), 1);
+  }));
+
+test("a table that cannot grow still lets go", () =>
+  inScene(async (scene) => {
+    const registry = scene.open({ maxSegments: 1 });
+    const all = Array.from({ length: 1024 }, (_, i) => hold(registry.locks, `${i}`));
+    await Promise.all(all.map((held) => held.granted));
+    for (const held of all) held.end("done");
+    const late = Array.from(
+      { length: 100 },
+      (_, i) => registry.locks.request(`late ${i}`, () => {}),
+    );
+    const outcomes = await Promise.all(late.map(failureOf));
+    assert(outcomes.every((outcome) => ["nothing", "REGISTRY_FULL"].includes(outcome)));
+    for (const held of all) assertEquals(await held.result, "done");
+    assertEquals(await registry.locks.query(), { held: [], pending: [] });
+  }));
