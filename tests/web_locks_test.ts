@@ -4,7 +4,8 @@ import { assert, assertEquals } from "@std/assert";
 import { after, test } from "node:test";
 import { type DsmrError, Registry } from "../lib/mod.ts";
 import { inScene, Scene } from "./_scene.ts";
-import { hold, type Locks, suite } from "./_web_locks_suite.ts";
+import { hold, type Locks } from "./_web_locks.ts";
+import { suite } from "./_web_locks_suite.ts";
 
 const scene = new Scene();
 const registry = scene.open();
