@@ -247,3 +247,14 @@ test("a table that cannot grow still lets go", () =>
     for (const held of all) assertEquals(await held.result, "done");
     assertEquals(await registry.locks.query(), { held: [], pending: [] });
   }));
+
+test("two clients of one thread make the table at the same time", async () => {
+  for (let round = 0; round < 20; round++) {
+    await inScene(async (scene) => {
+      const all = ["a", "b", "c"].map((database) => scene.open({ database }).locks);
+      const order: number[] = [];
+      await Promise.all(all.map((locks, i) => locks.request("x", () => void order.push(i))));
+      assertEquals(order.sort(), [0, 1, 2]);
+    });
+  }
+});
