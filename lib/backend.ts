@@ -33,6 +33,8 @@ export interface SegmentOptions {
   size: number;
   lifetime: Lifetime;
   timeout_ms: number;
+  /** Nothing needs to be put there: `begin` publishes it in the turn in which it makes it. */
+  isZero?: boolean;
 }
 
 /** By every directory, name and database that a backend has been asked for by. */
@@ -207,7 +209,10 @@ export class Backend {
           const isOurs = status === native().number("DSMR_INITIALIZE");
           const segment = this.#adopt(name, beginning.ticket, status);
           begun = { segment, isOurs };
-          if (isOurs) this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
+          if (isOurs && options.isZero) this.#commitZero(segment);
+          else if (isOurs) {
+            this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
+          }
           return 0;
         }
       },
@@ -233,21 +238,24 @@ export class Backend {
     initializing.resolve();
   }
 
+  #commitZero(segment: Segment): void {
+    try {
+      this.commit(segment);
+    } catch (cause) {
+      segment.detach();
+      throw cause;
+    }
+  }
+
   /** A segment of the library's own, all zero at first. */
   async ownSegment(name: string, size: number): Promise<Segment> {
-    const request: SegmentOptions = { size, lifetime: "registry", timeout_ms: 0 };
+    // In one turn: another backend of this thread may want the same, and must not meet it half-made.
+    const request: SegmentOptions = { size, lifetime: "registry", timeout_ms: 0, isZero: true };
     for (;;) {
       const known = this.current(name);
       if (known !== undefined) return known;
-      await this.initializing(name);
       const begun = await patiently((left) => this.begin(name, request, left), {});
-      if (begun === undefined) continue;
-      try {
-        if (begun.isOurs) this.commit(begun.segment);
-      } finally {
-        if (begun.isOurs) this.endInitializing(begun.segment);
-      }
-      return begun.segment;
+      if (begun !== undefined) return begun.segment;
     }
   }
 

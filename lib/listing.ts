@@ -187,7 +187,8 @@ export function listWaits(handle: number): WaitInfo[] {
 
 /** The tranches of a registry. */
 export function listTranches(handle: number): TrancheInfo[] {
-  return list(handle, "dsmr_tranches", "dsmr_tranche_info", trancheInfo);
+  const all = list(handle, "dsmr_tranches", "dsmr_tranche_info", trancheInfo);
+  return all.filter(({ name }) => !isOwnName(name));
 }
 
 function listLocks(handle: number): Lock[] {

@@ -443,6 +443,7 @@ export class Registry implements Disposable {
    * ```
    */
   lookupSegment(name: string): Segment | null {
+    checkOwnName(name);
     const backend = this.#open();
     return backend.current(name) ?? backend.lookup(name);
   }
@@ -468,6 +469,7 @@ export class Registry implements Disposable {
    * ```
    */
   dropSegment(name: string): boolean {
+    checkOwnName(name);
     const backend = this.#open();
     const { calls, error } = native();
     const encoded = encodeName("segment", name);

@@ -41,8 +41,8 @@ export interface WebLocksSnapshot {
 
 /** Many changes at once, but not so many that others wait long. */
 const BATCH = 64;
-/** Between two looks at tables that a stopped process holds. */
-const TABLE_PAUSE_MS = 20;
+/** Before something is tried again that no event announces. */
+const PAUSE_MS = 20;
 
 /** A request of this isolate. */
 class Request {
@@ -67,6 +67,8 @@ class Request {
 interface Change {
   run(table: RequestTable): boolean;
   fail(cause: unknown): void;
+  /** It ends a request: that must come to pass. */
+  readonly isLast: boolean;
 }
 
 /**
@@ -163,7 +165,7 @@ export class WebLocks {
       request.granted.reject(signal?.reason);
       request.isOver = true;
       // A registry that is closed has let go of it already.
-      this.#change((table) => this.#leave(table, request)).catch(() => {});
+      this.#change((table) => this.#leave(table, request), true).catch(() => {});
     };
     signal?.addEventListener("abort", onAbort);
     let lock: WebLock | null;
@@ -218,22 +220,29 @@ export class WebLocks {
    * @ignore
    */
   close(): void {
+    const requests = [...this.#requests.values()];
+    this.#end.abort();
     try {
       // At once, if it is to be had at once; else those who wait notice that we have left.
-      this.#table?.tryChange(() => {
-        for (const row of this.#requests.keys()) this.#table?.leave(row);
+      const table = this.#table;
+      table?.tryChange(() => {
+        for (const request of requests) this.#leave(table, request);
       });
     } catch {
       // The registry was destroyed, or is damaged: nobody waits any more.
     }
-    this.#fail(closed());
-    this.#end.abort();
+    for (const request of requests) {
+      this.#forget(request);
+      request.granted.reject(closed());
+      request.lost.reject(closed());
+    }
+    for (const change of this.#changes.splice(0)) change.fail(closed());
   }
 
   // ---- the table ------------------------------------------------------------------------
 
   /** Changes the table, after all changes that were asked for before. */
-  #change(run: (table: RequestTable) => boolean): Promise<void> {
+  #change(run: (table: RequestTable) => boolean, isLast = false): Promise<void> {
     return new Promise((resolve, fail) => {
       if (this.#end.signal.aborted) throw closed();
       this.#changes.push({
@@ -247,6 +256,7 @@ export class WebLocks {
           return true;
         },
         fail,
+        isLast,
       });
       void this.#work();
     });
@@ -257,6 +267,7 @@ export class WebLocks {
     this.#isChanging = true;
     try {
       while (this.#changes.length > 0) {
+        if (native().calls.dsmr_registry_is_usable(this.#backend.handle) !== 1) throw closed();
         let table = this.#table;
         if (table?.isUsable !== true) table = this.#table = await this.#open();
         const opened = table;
@@ -267,14 +278,37 @@ export class WebLocks {
         // In this turn, if possible: then what is asked first comes first also among clients.
         if (!table.tryChange(change)) await table.change(change);
         if (this.#requests.size > 0) this.#listen(table);
-        if (isFull && !await table.grow()) this.#changes.shift()?.fail(full());
+        if (isFull) await this.#grow(table);
       }
     } catch (cause) {
-      const why = this.#end.signal.aborted ? closed() : cause;
-      for (const change of this.#changes.splice(0)) change.fail(why);
+      this.#failChanges(cause);
     } finally {
       this.#isChanging = false;
     }
+  }
+
+  /** Makes room for the first change, or tells it why there is none. */
+  async #grow(table: RequestTable): Promise<void> {
+    const [first] = this.#changes;
+    const why = await table.grow().then(
+      (isGrown) => isGrown ? undefined : full(),
+      (error) => error,
+    );
+    if (why === undefined || this.#changes[0] !== first) return;
+    this.#changes.shift();
+    first?.fail(why);
+  }
+
+  /** The table is not to be had. */
+  #failChanges(cause: unknown): void {
+    const isClosed = this.#end.signal.aborted;
+    // Too many other locks are held here, or there is no memory: that passes.
+    const passes = !isClosed && cause instanceof DsmrError && cause.code === "NO_SPACE";
+    for (const change of this.#changes.splice(0)) {
+      if (passes && change.isLast) this.#changes.push(change);
+      else change.fail(isClosed ? closed() : cause);
+    }
+    if (this.#changes.length > 0) setTimeout(() => void this.#work(), PAUSE_MS);
   }
 
   /** True: there is no room for the next change. */
@@ -360,7 +394,7 @@ export class WebLocks {
 
   /** Lets go, if it is still held; throws why it is not. */
   async #release(request: Request): Promise<void> {
-    if (request.row !== undefined) await this.#change((table) => this.#leave(table, request));
+    if (request.row !== undefined) await this.#change((table) => this.#leave(table, request), true);
     await Promise.race([request.lost.promise, undefined]);
   }
 
@@ -400,7 +434,7 @@ export class WebLocks {
         }, { signal: this.#end.signal });
         // Nothing has come or gone: somebody is dead, and stays so until somebody clears up.
         if (seen[0] === before && calls.dsmr_backends(handle, nothing, 0, error.bytes) < 0) {
-          await new Promise((resolve) => setTimeout(resolve, TABLE_PAUSE_MS));
+          await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
         }
         if (this.#queuedCount === 0) break;
         await this.#change((table) => {
@@ -415,14 +449,17 @@ export class WebLocks {
     }
   }
 
-  /** The registry is gone: no request of this isolate is granted or held any more. */
+  /** Nothing is heard of grants and thefts any more: the registry is gone, or memory is. */
   #fail(cause: unknown): void {
-    for (const request of [...this.#requests.values()]) {
-      this.#forget(request);
+    const requests = [...this.#requests.values()];
+    for (const request of requests) {
       request.granted.reject(cause);
       request.lost.reject(cause);
     }
-    for (const change of this.#changes.splice(0)) change.fail(cause);
+    // After that: what one lets go of must be granted to none of them.
+    for (const request of requests) {
+      this.#change((table) => this.#leave(table, request), true).catch(() => this.#forget(request));
+    }
   }
 }
 
@@ -437,8 +474,8 @@ async function run<Result>(
 function closed(): DsmrError {
   return new DsmrError(
     "CLOSED",
-    "The registry of these locks was closed. Its locks have been let go, and requests for them " +
-      "are not granted any more. Open it again.",
+    "The registry of these locks was closed or destroyed. They have been let go, and requests for " +
+      "them are not granted any more. Open it again.",
   );
 }
 

@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { inScene, type Scene, until } from "./_scene.ts";
 import { Child, commandLine, otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
 import type { LocksCommand, RequestCommand } from "./_web_locks_member.ts";
-import { hold } from "./_web_locks_suite.ts";
+import { hold } from "./_web_locks.ts";
 
 /** A process, or a Worker of one. */
 class Member {

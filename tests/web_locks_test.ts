@@ -4,7 +4,8 @@ import { assert, assertEquals } from "@std/assert";
 import { after, test } from "node:test";
 import { type DsmrError, Registry } from "../lib/mod.ts";
 import { inScene, Scene } from "./_scene.ts";
-import { hold, type Locks, suite } from "./_web_locks_suite.ts";
+import { hold, type Locks } from "./_web_locks.ts";
+import { suite } from "./_web_locks_suite.ts";
 
 const scene = new Scene();
 const registry = scene.open();
@@ -207,3 +208,53 @@ test("a full registry has no room for locks, and says so", () =>
     assertEquals(outcomes.filter((outcome) => outcome === "REGISTRY_FULL").length, 976);
     assertEquals(await registry.locks.query(), { held: [], pending: [] });
   }));
+
+test("who holds as many other locks as there can be lets go of this one as soon as it can", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const other = scene.open({ database: "other" });
+    const many = registry.getNamedSegmentSync("many", 128 * 64, (segment) => {
+      const tranche = registry.newTranche("many");
+      for (let at = 0; at < segment.size; at += 64) segment.initLock(at, tranche);
+    });
+    const held = hold(registry.locks, "a");
+    await held.granted;
+    const next = hold(other.locks, "a");
+    await other.locks.query();
+    for (let at = 0; at < many.size; at += 64) many.lockAt(at).acquireSync();
+    held.end("done");
+    assertEquals(await failureOf(registry.locks.request("b", () => {})), "NO_SPACE");
+    registry.releaseAll();
+    await next.granted;
+    assertEquals(await held.result, "done");
+    next.end();
+    await next.result;
+    assertEquals(await registry.locks.request("b", () => 1), 1);
+  }));
+
+test("a table that cannot grow still lets go", () =>
+  inScene(async (scene) => {
+    const registry = scene.open({ maxSegments: 1 });
+    const all = Array.from({ length: 1024 }, (_, i) => hold(registry.locks, `${i}`));
+    await Promise.all(all.map((held) => held.granted));
+    for (const held of all) held.end("done");
+    const late = Array.from(
+      { length: 100 },
+      (_, i) => registry.locks.request(`late ${i}`, () => {}),
+    );
+    const outcomes = await Promise.all(late.map(failureOf));
+    assert(outcomes.every((outcome) => ["nothing", "REGISTRY_FULL"].includes(outcome)));
+    for (const held of all) assertEquals(await held.result, "done");
+    assertEquals(await registry.locks.query(), { held: [], pending: [] });
+  }));
+
+test("two clients of one thread make the table at the same time", async () => {
+  for (let round = 0; round < 20; round++) {
+    await inScene(async (scene) => {
+      const all = ["a", "b", "c"].map((database) => scene.open({ database }).locks);
+      const order: number[] = [];
+      await Promise.all(all.map((locks, i) => locks.request("x", () => void order.push(i))));
+      assertEquals(order.sort(), [0, 1, 2]);
+    });
+  }
+});
