@@ -7,7 +7,7 @@
 import type { DsmrErrorCode } from "./errors.ts";
 import { native, readAll } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
-import type { LockMode } from "./lwlock.ts";
+import type { LockMode } from "./lock_arguments.ts";
 import type { Lifetime } from "./segment.ts";
 
 /** A registry, as {@linkcode Registry.list} sees it. */

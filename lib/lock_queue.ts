@@ -8,7 +8,7 @@
  * @module
  */
 
-import type { LockMode } from "./lwlock.ts";
+import type { LockMode } from "./lock_arguments.ts";
 import { type AsyncWaitOptions, wait } from "./wait.ts";
 
 /** What the queue does with the lock itself. All of it throws what the lock throws. */

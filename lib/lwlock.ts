@@ -5,97 +5,38 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import {
-  buildAdvice,
-  checkOptions,
-  describe,
-  encodeTimeout,
-  lastError,
-  native,
-  quote,
-} from "./ffi/native.ts";
+import { checkOptions, lastError, native } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
+import {
+  ABANDONED,
+  assertNumbers,
+  BUSY,
+  checkCallback,
+  encodeTimeoutOf,
+  encodeValue,
+  EXCLUSIVE,
+  halves,
+  Hold,
+  type LockMode,
+  modeNumber,
+  NOT_YET,
+  STATE_ABANDONED,
+  STATE_WANTED,
+  type VarState,
+  type WaitOptions,
+} from "./lock_arguments.ts";
 import { type LockHold, LockQueue } from "./lock_queue.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
 import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
 
-/** One holder, or many. */
-export type LockMode = "exclusive" | "shared";
-
-/** How long to wait. */
-export interface WaitOptions {
-  /** In milliseconds. Default: for ever. */
-  timeout?: number;
-}
-
 /** Mends a segment's data after an exclusive holder of its lock has died inside. */
 export type Repair = (segment: Segment) => void;
-
-/** What {@linkcode LWLock.waitForVarSync} found. */
-export interface VarState {
-  /** True when nobody holds the lock exclusively any more. */
-  released: boolean;
-  /** The variable's value, where it has another one than expected; else the expected one. */
-  value: bigint;
-}
-
-// Named in TypeScript, asserted against the library when the first lock is made.
-const SHARED = 1;
-const EXCLUSIVE = 2;
-const ABANDONED = 1;
-const BUSY = 2;
-const NOT_YET = 3;
-const STATE_ABANDONED = 4;
-const STATE_WANTED = 32;
 
 // For the other modules of this package, and for nobody else: not members of the class.
 
 /** The lock's segment was detached, or all its locks released: no task holds it any more. */
 export let forgetHolds: (lock: LWLock) => void;
-
-function assertNumbers(): void {
-  const { number } = native();
-  const expected = {
-    DSMR_SHARED: SHARED,
-    DSMR_EXCLUSIVE: EXCLUSIVE,
-    DSMR_LOCK_ABANDONED: ABANDONED,
-    DSMR_LOCK_BUSY: BUSY,
-    DSMR_LOCK_NOT_YET: NOT_YET,
-  };
-  for (const [name, value] of Object.entries(expected)) {
-    if (number(name) !== value) {
-      throw new DsmrError(
-        "VERSION_MISMATCH",
-        `${name} is ${number(name)} in the native library and ${value} in the TypeScript. ` +
-          `The library is of another version. ${buildAdvice}.`,
-      );
-    }
-  }
-}
-
-function encodeTimeoutOf(options: WaitOptions | undefined): number {
-  checkOptions(options);
-  return encodeTimeout(options?.timeout);
-}
-
-function encodeValue(value: bigint): BigUint64Array<ArrayBuffer> {
-  if (typeof value !== "bigint") {
-    throw new TypeError(`The value is ${describe(value)}, not a bigint.`);
-  }
-  return new BigUint64Array([BigInt.asUintN(64, value)]);
-}
-
-function checkCallback(callback: unknown): void {
-  if (typeof callback === "function") return;
-  throw new TypeError(`The callback is ${describe(callback)}, not a function.`);
-}
-
-function modeNumber(mode: LockMode): number {
-  if (mode === "exclusive") return EXCLUSIVE;
-  if (mode === "shared") return SHARED;
-  throw new TypeError(`The mode is ${quote(mode)}, not "exclusive" or "shared".`);
-}
 
 /**
  * A lock in a segment: PostgreSQL's LWLock, with timeouts, and with recovery.
@@ -629,31 +570,4 @@ export class LWLock {
     );
     return lastError(status);
   }
-}
-
-class Hold implements Disposable {
-  #release: (() => void) | undefined;
-
-  constructor(release: () => void) {
-    this.#release = release;
-  }
-
-  /** Lets go, once. */
-  [Symbol.dispose](): void {
-    const release = this.#release;
-    this.#release = undefined;
-    release?.();
-  }
-}
-
-/** An offset as the library takes it; what cannot be one is refused there. */
-export function halves(byteOffset: number): [number, number] {
-  if (!Number.isSafeInteger(byteOffset) || byteOffset < 0) {
-    throw new DsmrError(
-      "SIZE_INVALID",
-      `The byte offset is ${describe(byteOffset)}; it must be a whole number from 0 on.`,
-      typeof byteOffset === "number" ? { requested: byteOffset } : {},
-    );
-  }
-  return [byteOffset % 2 ** 32, Math.floor(byteOffset / 2 ** 32)];
 }

@@ -21,7 +21,8 @@
 
 export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
-export { type LockMode, LWLock, type Repair, type VarState, type WaitOptions } from "./lwlock.ts";
+export type { LockMode, VarState, WaitOptions } from "./lock_arguments.ts";
+export { LWLock, type Repair } from "./lwlock.ts";
 export type {
   BackendInfo,
   LockInfo,
@@ -30,14 +31,14 @@ export type {
   TrancheInfo,
   WaitInfo,
 } from "./listing.ts";
-export {
-  type AsyncInitCallback,
-  type DirectoryOptions,
-  type InitCallback,
-  type OpenOptions,
-  Registry,
-  type SegmentRequest,
-} from "./registry.ts";
+export { Registry } from "./registry.ts";
+export type {
+  AsyncInitCallback,
+  DirectoryOptions,
+  InitCallback,
+  OpenOptions,
+  SegmentRequest,
+} from "./requests.ts";
 export type { WordWait } from "./parking.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Signal, type SignalWaitOptions } from "./signal.ts";

@@ -19,7 +19,6 @@ import {
 } from "./ffi/native.ts";
 import {
   type BackendInfo,
-  isOwnName,
   listBackends,
   listRegistries,
   listSegments,
@@ -31,9 +30,23 @@ import {
   type WaitInfo,
 } from "./listing.ts";
 import { insideInit, isInsideInit } from "./init_scope.ts";
-import type { Repair } from "./lwlock.ts";
 import { isPromise } from "./promise.ts";
-import { backendOfSegment, handleOf, type Lifetime, Segment, setRepair } from "./segment.ts";
+import {
+  type AsyncInitCallback,
+  checkOwnName,
+  checkRequest,
+  checkSize,
+  directory,
+  type DirectoryOptions,
+  type InitCallback,
+  initFailed,
+  limit,
+  type OpenOptions,
+  recursion,
+  type SegmentRequest,
+  stillInitializing,
+} from "./requests.ts";
+import { backendOfSegment, handleOf, Segment, setRepair } from "./segment.ts";
 import { Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
@@ -41,69 +54,6 @@ import type { WebLocks } from "./web_locks.ts";
 
 /** How long opening waits for a stopped process in the registry's tables, by default. */
 const OPEN_TIMEOUT_MS = 10_000;
-
-/** Where registries are. */
-export interface DirectoryOptions {
-  /**
-   * An absolute path. Default: `DSMR_DIR` of the environment, else `/dev/shm`. All processes
-   * that are to meet must name the same.
-   */
-  dir?: string;
-}
-
-/** Options of {@linkcode Registry.openSync}. */
-export interface OpenOptions extends DirectoryOptions {
-  /**
-   * A label of the backend, created when it is not there. Default: `"default"`. It is meant as
-   * a scope for later versions; segments are global to the registry for now.
-   */
-  database?: string;
-  /**
-   * `"open"` (default) attaches and creates where needed, `"create"` only creates (`EXISTS`),
-   * `"attach"` only attaches (`NOT_FOUND`).
-   */
-  mode?: "open" | "create" | "attach";
-  /** How many backends fit, 1 to 256 (default 256). Only the creator's counts. */
-  maxBackends?: number;
-  /** How many segments fit, 1 to 65,536 (default 1,024). Only the creator's counts. */
-  maxSegments?: number;
-  /**
-   * How long to wait, in milliseconds, while another process changes the registry's tables.
-   * Such changes take microseconds, unless that process is stopped. Default: 10 s.
-   */
-  timeout?: number;
-}
-
-/** Options of {@linkcode Registry.getNamedSegmentSync}. */
-export interface SegmentRequest<Argument = undefined> {
-  /** Handed to the init callback as it is. */
-  arg?: Argument;
-  /**
-   * `"registry"` (default): the segment stays until it is dropped or the registry destroyed.
-   * `"attached"`: until the last backend detaches or dies. Only the initialiser's counts.
-   */
-  lifetime?: Lifetime;
-  /** How long to wait for another backend's initialisation, in milliseconds. Default: for ever. */
-  timeout?: number;
-  /**
-   * Mends the data when an exclusive holder of the segment's lock has died inside. Runs with
-   * the lock held, before the call that acquired it returns; the last one given counts.
-   */
-  repair?: Repair;
-}
-
-/**
- * Fills a fresh segment, whose bytes are all zero. Runs in exactly one backend; the others
- * wait until it returns. If it throws, the segment is freed and the next one tries. The same
- * if it returns a promise: await first, then ask for the segment.
- */
-export type InitCallback<Argument> = (segment: Segment, arg: Argument) => void;
-
-/** The same for {@linkcode Registry.getNamedSegment}, which awaits what it returns. */
-export type AsyncInitCallback<Argument> = (
-  segment: Segment,
-  arg: Argument,
-) => void | PromiseLike<void>;
 
 /**
  * A named registry, attached by this isolate (a process, or one Worker of it).
@@ -684,91 +634,4 @@ export class Registry implements Disposable {
     }
     return this.#backend;
   }
-}
-
-function directory(options: DirectoryOptions | undefined): string {
-  const { calls, error, runtime } = native();
-  const { dir } = options ?? {};
-  if (dir !== undefined && typeof dir !== "string") {
-    throw new TypeError(`The directory is ${describe(dir)}, not a path.`);
-  }
-  if (dir === "") {
-    throw new DsmrError("NAME_INVALID", "The directory is empty. Omit it, or name one.");
-  }
-  const named = dir ?? runtime.environment("DSMR_DIR");
-  if (named !== undefined && named !== "") return named;
-  const bytes = new Uint8Array(4096);
-  const length = calls.dsmr_default_directory(bytes, bytes.length, error.bytes);
-  return new TextDecoder().decode(bytes.subarray(0, check(length)));
-}
-
-/** A limit of a new registry; 0 leaves it to the library. */
-function limit(option: string, value: number | undefined, max: string): number {
-  if (value === undefined) return 0;
-  const most = native().number(max);
-  if (!Number.isInteger(value) || value < 1 || value > most) {
-    throw new DsmrError(
-      "SIZE_INVALID",
-      `${option} is ${describe(value)}; it must be a whole number from 1 to ${most}.`,
-      typeof value === "number" ? { actual: most, requested: value } : {},
-    );
-  }
-  return value;
-}
-
-function checkSize(name: string, size: unknown): number {
-  if (typeof size === "number" && Number.isSafeInteger(size) && size >= 1) return size;
-  throw new DsmrError(
-    "SIZE_INVALID",
-    `Cannot create segment ${quote(name)} of ${describe(size)} bytes: ` +
-      "a size is a whole number from 1 on.",
-    typeof size === "number" ? { requested: size } : {},
-  );
-}
-
-/** Checks the types of what is optional in a request, also where it will not be needed. */
-function checkRequest(init: unknown, request: SegmentRequest<unknown> | undefined): void {
-  if (init !== undefined && typeof init !== "function") {
-    throw new TypeError(`The init callback is ${quote(init)}, not a function.`);
-  }
-  // Also null is omitted.
-  if (!request) return;
-  const { lifetime, timeout, repair } = request;
-  if (lifetime !== undefined && lifetime !== "registry" && lifetime !== "attached") {
-    throw new TypeError(`The lifetime is ${quote(lifetime)}, not "registry" or "attached".`);
-  }
-  if (repair !== undefined && typeof repair !== "function") {
-    throw new TypeError(`The repair callback is ${quote(repair)}, not a function.`);
-  }
-  encodeTimeout(timeout);
-}
-
-function checkOwnName(name: unknown): void {
-  if (typeof name !== "string" || !isOwnName(name)) return;
-  throw new DsmrError("NAME_INVALID", "Names that begin with U+0001 are the library's own.");
-}
-
-function recursion(name: string): DsmrError {
-  return new DsmrError(
-    "INIT_RECURSION",
-    `Segment "${name}" is being initialised by the very callback that asks for it. It is the ` +
-      "callback's argument; use that.",
-  );
-}
-
-function stillInitializing(name: string, timeout: number | undefined): DsmrError {
-  return new DsmrError(
-    "TIMEOUT",
-    `Segment "${name}" is still being initialised, by another task of this program, after ` +
-      `${timeout} ms. Give it more time, or see what that task is doing.`,
-  );
-}
-
-function initFailed(name: string, what: string, cause: unknown): DsmrError {
-  return new DsmrError(
-    "INIT_FAILED",
-    `The init callback of segment "${name}" ${what} ` +
-      "The segment was freed; whoever asks for it next initialises it.",
-    { cause },
-  );
 }

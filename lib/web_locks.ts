@@ -15,7 +15,7 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, native, nothing, quote } from "./ffi/native.ts";
-import type { LockMode } from "./lwlock.ts";
+import type { LockMode } from "./lock_arguments.ts";
 import { reconsider, wait } from "./wait.ts";
 import { checkArguments, type WebLock, type WebLockOptions } from "./web_locks_arguments.ts";
 import { type EncodedName, encodeLockName, type Manner } from "./web_locks_table.ts";

@@ -6,7 +6,7 @@
 
 import { DsmrError } from "./errors.ts";
 import { quote } from "./ffi/native.ts";
-import type { LockMode } from "./lwlock.ts";
+import type { LockMode } from "./lock_arguments.ts";
 import { type Manner, NAME_LENGTH_MAX } from "./web_locks_table.ts";
 
 /** A lock that is held, as the callback of {@linkcode WebLocks.request} gets it. */

@@ -14,7 +14,7 @@
  */
 
 import type { Backend } from "./backend.ts";
-import type { LockMode } from "./lwlock.ts";
+import type { LockMode } from "./lock_arguments.ts";
 import type { Segment } from "./segment.ts";
 import { OWNER, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
 

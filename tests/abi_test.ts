@@ -149,6 +149,7 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 const layers = [
   ["mod.ts"],
   ["registry.ts"],
+  ["requests.ts"],
   ["changes.ts", "signal.ts"],
   ["listing.ts"],
   ["backend.ts"],
@@ -159,6 +160,7 @@ const layers = [
   ["segment.ts"],
   ["lwlock.ts", "tranche.ts"],
   ["lock_queue.ts", "init_scope.ts"],
+  ["lock_arguments.ts"],
   ["wait.ts"],
   ["ffi/native.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
