@@ -213,6 +213,7 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
     atomic_store_explicit(&row->waiting_entry_id, 0, memory_order_relaxed);
     atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
     atomic_store_explicit(&row->watched_lock, 0, memory_order_relaxed);
+    atomic_store_explicit(&row->waiting_variable, 0, memory_order_relaxed);
     for (uint32_t i = 0; i < HELD_MAX; i++) {
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
     }

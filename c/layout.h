@@ -205,7 +205,10 @@ struct backend_slot {
    * goes on meanwhile. */
   _Atomic uint64_t watched_lock;
   _Atomic uint64_t watched_since_ns;
-  uint8_t reserved2[16];
+  /* With waiting_lock: the wait ends, too, when these eight bytes of the lock's file are not what
+   * is expected any more. 0: it does not. */
+  _Atomic uint64_t waiting_variable;
+  _Atomic uint64_t waiting_expected;
   /*
    * The death bell: a robust, process-shared mutex of the C library, which the backend's
    * thread locks when it attaches and unlocks when it leaves. When the thread dies the kernel

@@ -73,7 +73,7 @@ static bool closes_cycle(struct claim *claim) {
   bool has_cycle = waitgraph_has_cycle(control, claim->backend->slot);
   /* Still under the lock: the next one that looks must not find this cycle, too. */
   if (has_cycle && claim->state != CLAIM_HELD) lwlock_cancel(claim);
-  if (has_cycle) lwlock_publish_wait(claim, 0);
+  if (has_cycle) lwlock_publish_wait(claim, 0, NULL, 0);
   control_unlock(control);
   return has_cycle;
 }
@@ -227,7 +227,7 @@ static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, u
   uint64_t slice_ends = now + LOCK_SLICE_NS;
   uint64_t look_ns = now - *started_ns < LOOK_AFTER_NS ? *started_ns + LOOK_AFTER_NS : now;
   uint64_t expected = value == NULL ? 0 : *value;
-  lwlock_publish_wait(claim, *started_ns);
+  lwlock_publish_wait(claim, *started_ns, variable, expected);
   for (;;) {
     uint64_t until = earlier(slice_ends, *started_ns + given);
     if (look_ns != 0) until = earlier(until, look_ns);
@@ -252,7 +252,7 @@ static int32_t wait_slice(struct claim *claim, _Atomic uint64_t *variable, uint6
   if (*started_ns == 0) claim->damage_count = 0;
   int32_t outcome = wait_published(claim, variable, value, started_ns, timeout_ms);
   /* Between two slices the caller may do anything: that is no wait. */
-  lwlock_publish_wait(claim, 0);
+  lwlock_publish_wait(claim, 0, NULL, 0);
   return outcome;
 }
 

@@ -116,8 +116,10 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim);
  */
 bool lwlock_seems_damaged(const struct claim *claim);
 
-/* For the wait graph, while a call waits for the lock to be let go; 0: it does not any more. */
-void lwlock_publish_wait(struct claim *claim, uint64_t since_ns);
+/* For the wait graph, while a call waits for the lock to be let go, or (if not NULL) for the
+ * variable not to be `expected`; since_ns 0: it does not any more. */
+void lwlock_publish_wait(struct claim *claim, uint64_t since_ns, const _Atomic uint64_t *variable,
+                         uint64_t expected);
 
 /* Is there a LIVE slot, dead or not, with this token? */
 bool lwlock_token_is_known(const struct control *control, uint32_t token);

@@ -366,14 +366,25 @@ void lwlock_cancel(struct claim *claim) {
 
 /* ---- variables -------------------------------------------------------------------------- */
 
-void lwlock_publish_wait(struct claim *claim, uint64_t since_ns) {
-  uint64_t record = claim->record | WAITING_OWNER | LWLOCK_EXCLUSIVE;
-  /* The time stays when the wait ends: a record without one would be listed as held. */
-  if (since_ns != 0) {
-    atomic_store_explicit(&claim->slot->waiting_since_ns, since_ns, memory_order_relaxed);
+void lwlock_publish_wait(struct claim *claim, uint64_t since_ns, const _Atomic uint64_t *variable,
+                         uint64_t expected) {
+  struct backend_slot *slot = claim->slot;
+  if (since_ns == 0) {
+    atomic_store_explicit(&slot->waiting_lock, 0, memory_order_release);
+    /* After the record: without a time it would be listed as a hold. */
+    atomic_store_explicit(&slot->waiting_variable, 0, memory_order_release);
+    return;
   }
+  uint64_t place = 0;
+  if (variable != NULL) {
+    uint64_t ahead = HELD_LINE(claim->record) * LOCK_SIZE;
+    place = (uint64_t)((const char *)variable - ((const char *)claim->lock - ahead));
+  }
+  atomic_store_explicit(&slot->waiting_expected, expected, memory_order_relaxed);
+  atomic_store_explicit(&slot->waiting_variable, place, memory_order_relaxed);
+  atomic_store_explicit(&slot->waiting_since_ns, since_ns, memory_order_relaxed);
   /* Release; pairs with waitgraph.c. */
-  atomic_store_explicit(&claim->slot->waiting_lock, since_ns == 0 ? 0 : record,
+  atomic_store_explicit(&slot->waiting_lock, claim->record | WAITING_OWNER | LWLOCK_EXCLUSIVE,
                         memory_order_release);
 }
 

@@ -316,7 +316,7 @@ int32_t os_pair_open(struct os_pair *pair) {
   }
   pair->ours = ends[0];
   pair->theirs = ends[1];
-  struct os_file_info info;
+  struct os_file_info info = {0};
   int32_t outcome = os_file_info(pair->theirs, &info);
   if (outcome != 0) {
     close(ends[0]);
@@ -335,7 +335,7 @@ bool os_pair_ring(const struct os_pair *pair) {
 }
 
 bool os_pair_is_open(const struct os_pair *pair) {
-  struct os_file_info info;
+  struct os_file_info info = {0};
   return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
          info.device == pair->device;
 }

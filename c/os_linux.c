@@ -380,7 +380,7 @@ int32_t os_pair_open(struct os_pair *pair) {
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) return -errno;
   pair->ours = ends[0];
   pair->theirs = ends[1];
-  struct os_file_info info;
+  struct os_file_info info = {0};
   int32_t outcome = os_file_info(pair->theirs, &info);
   if (outcome != 0) {
     close(ends[0]);
@@ -399,7 +399,7 @@ bool os_pair_ring(const struct os_pair *pair) {
 }
 
 bool os_pair_is_open(const struct os_pair *pair) {
-  struct os_file_info info;
+  struct os_file_info info = {0};
   return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
          info.device == pair->device;
 }

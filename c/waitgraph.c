@@ -14,11 +14,15 @@
 #include "waitgraph.h"
 
 #include "entry.h"
+#include "os.h"
+#include "segment.h"
 
 /* One backend's wait, as read at one time. */
 struct wait {
   uint64_t since_ns;
   uint64_t lock;  /* the record, or 0 */
+  uint64_t variable; /* where it is in the lock's file, or 0 */
+  uint64_t expected;
   uint64_t entry; /* the id of the entry, or 0 */
   uint32_t entry_index;
 };
@@ -29,6 +33,8 @@ static struct wait wait_of(const struct control *control, uint32_t slot) {
   /* Acquire; pairs with publish_waiting: the time belongs to the record. */
   wait.lock = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
   wait.since_ns = atomic_load_explicit(&row->waiting_since_ns, memory_order_acquire);
+  wait.variable = atomic_load_explicit(&row->waiting_variable, memory_order_acquire);
+  wait.expected = atomic_load_explicit(&row->waiting_expected, memory_order_acquire);
   wait.entry = atomic_load_explicit(&row->waiting_entry_id, memory_order_acquire);
   uint32_t index = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);
   wait.entry_index = index - 1;
@@ -41,8 +47,37 @@ static bool is_live(const struct control *control, uint32_t slot) {
   return SLOT_STATE(word) == SLOT_LIVE;
 }
 
+/*
+ * Is the variable that a wait is for still what it was? If not, the wait is over, though its
+ * backend has not gone on yet. The one that would change it is in the cycle, and so has waited
+ * since before we look.
+ */
+static bool variable_stands(const struct control *control, const struct wait *wait) {
+  uint32_t index = HELD_ENTRY(wait->lock);
+  if (index >= control->entry_capacity || !entry_is_attachable(control, index)) return false;
+  const struct entry *entry = &control->entries[index];
+  if (wait->variable % sizeof(uint64_t) != 0 || wait->variable < SEGMENT_DATA_OFFSET ||
+      wait->variable - SEGMENT_DATA_OFFSET >= entry->size) {
+    return false;
+  }
+  struct mapping *mapping = NULL;
+  int32_t fd = segment_open(control, "", entry->id, NULL);
+  if (fd < 0) return false;
+  bool stands = false;
+  if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
+    if (wait->variable + sizeof(uint64_t) <= mapping->size) {
+      const char *place = (const char *)mapping->address + wait->variable;
+      stands = atomic_load((const _Atomic uint64_t *)(const void *)place) == wait->expected;
+    }
+    mapping_release(mapping);
+  }
+  os_file_close(fd);
+  return stands;
+}
+
 /* Is the backend in `holder` in the way of a wait for a lock? */
 static bool blocks_lock(const struct control *control, const struct wait *wait, uint32_t holder) {
+  if (wait->variable != 0 && !variable_stands(control, wait)) return false;
   const struct backend_slot *row = &control->backends[holder];
   uint64_t wanted = HELD_LOCK(wait->lock & ~UINT64_C(0xfc));
   uint64_t own_wait = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
@@ -102,7 +137,8 @@ struct search {
 };
 
 static bool same(const struct wait *a, const struct wait *b) {
-  return a->since_ns == b->since_ns && a->lock == b->lock && a->entry == b->entry;
+  return a->since_ns == b->since_ns && a->lock == b->lock && a->entry == b->entry &&
+         a->variable == b->variable && a->expected == b->expected;
 }
 
 /* Do all members still wait as they did, and all links still stand? */
