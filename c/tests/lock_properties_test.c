@@ -176,6 +176,33 @@ static void cycle_through_any_kind_of_wait_gives_deadlock_to_exactly_one(void) {
   }
 }
 
+/* Two hold a lock each and wait for each other's variables in turn: one of them may not have gone
+ * on yet when its variable has changed, but it is not in the way any more. */
+static void wait_whose_variable_has_changed_closes_no_cycle(void) {
+  place_enter(&here);
+  struct party a = party_start();
+  CHECK_INT(get(0, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+  CHECK_INT(ask(&a, TAKE, 1, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+  party_send(&a, (struct order){WATCH_LONG, 0, 0, 0});
+  while (count_of(here.registry, a.pid, true) == 0) sched_yield();
+  CHECK(kill(a.pid, SIGSTOP) == 0);
+  int status = 0;
+  CHECK(waitpid(a.pid, &status, WUNTRACED) == a.pid);
+  uint64_t value = 7;
+  CHECK_INT(dsmr_lock_update_variable(here.locks[0], 0, 0, &value, 0), 0);
+  uint64_t expected = 0;
+  uint64_t started = 0;
+  int32_t outcome;
+  do {
+    outcome = dsmr_lock_wait_for_variable(here.locks[1], 8, 0, &expected, &started, 300);
+  } while (outcome == DSMR_LOCK_BUSY);
+  CHECK_INT(outcome, DSMR_E_TIMEOUT);
+  CHECK(kill(a.pid, SIGCONT) == 0);
+  struct answer answer = party_answer(&a);
+  CHECK_INT(answer.outcome, 1);
+  CHECK_INT(answer.value, 7);
+}
+
 static void every_kind_of_wait_is_listed_until_it_ends(void) {
   place_enter(&here);
   struct party waiter = party_start();
@@ -418,6 +445,7 @@ static const struct check_test tests[] = {
     TEST(waiter_that_never_calls_again_keeps_nobody_out),
     TEST(writer_stopped_while_it_waits_for_readers_is_a_holder),
     TEST(cycle_through_any_kind_of_wait_gives_deadlock_to_exactly_one),
+    TEST(wait_whose_variable_has_changed_closes_no_cycle),
     TEST(every_kind_of_wait_is_listed_until_it_ends),
     TEST(others_queue_behind_one_that_starves),
     TEST(writer_among_readers_that_overlap_gets_its_turn),
