@@ -17,7 +17,8 @@ import {
 import type { Record } from "./ffi/record.ts";
 import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
-import { type AsyncWaitOptions, retryAll, wait } from "./wait.ts";
+import { type AsyncWaitOptions, patiently, retryAll, wait } from "./wait.ts";
+import { WebLocks } from "./web_locks.ts";
 
 /** What a backend is opened with; see `OpenOptions` of the registry. */
 export interface BackendOptions {
@@ -50,6 +51,7 @@ export class Backend {
   /** By name: initialisations that tasks of this isolate are at; settled when they are over. */
   readonly #initializing = new Map<string, PromiseWithResolvers<void>>();
   #parking: Parking | undefined;
+  #webLocks: WebLocks | undefined;
   #useCount = 1;
 
   readonly id: number;
@@ -120,6 +122,7 @@ export class Backend {
   /** The last user that leaves closes it. */
   release(): void {
     if (--this.#useCount > 0) return;
+    this.#webLocks?.close();
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);
     native().calls.dsmr_registry_close(this.#handle);
@@ -221,8 +224,26 @@ export class Backend {
     this.#initializing.delete(name);
   }
 
-  /** A segment of the library's own, all zero at first. Blocks only while another makes it. */
-  ownSegment(name: string, size: number): Segment {
+  /** A segment of the library's own, all zero at first. */
+  async ownSegment(name: string, size: number): Promise<Segment> {
+    const request: SegmentOptions = { size, lifetime: "registry", timeout_ms: 0 };
+    for (;;) {
+      const known = this.current(name);
+      if (known !== undefined) return known;
+      await this.initializing(name);
+      const begun = await patiently((left) => this.begin(name, request, left), {});
+      if (begun === undefined) continue;
+      try {
+        if (begun.isOurs) this.commit(begun.segment);
+      } finally {
+        if (begun.isOurs) this.endInitializing(name);
+      }
+      return begun.segment;
+    }
+  }
+
+  /** The same; blocks, but only while another makes it. */
+  ownSegmentSync(name: string, size: number): Segment {
     const known = this.current(name);
     if (known !== undefined) return known;
     const segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms: 10_000 });
@@ -233,9 +254,14 @@ export class Backend {
   /** What waits on words of segments. */
   get parking(): Parking {
     if (this.#parking?.isUsable !== true) {
-      this.#parking = new Parking(this, this.ownSegment(PARKING_NAME, PARKING_SIZE));
+      this.#parking = new Parking(this, this.ownSegmentSync(PARKING_NAME, PARKING_SIZE));
     }
     return this.#parking;
+  }
+
+  /** The locks by name. */
+  get webLocks(): WebLocks {
+    return this.#webLocks ??= new WebLocks(this);
   }
 
   /** Publishes a segment that beginSync has started. */

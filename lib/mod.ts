@@ -43,3 +43,5 @@ export { type Lifetime, Segment } from "./segment.ts";
 export { Signal, type SignalWaitOptions } from "./signal.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
+export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";
+export { type WebLockInfo, WebLocks, type WebLocksSnapshot } from "./web_locks.ts";

@@ -37,6 +37,7 @@ import { backendOfSegment, handleOf, type Lifetime, Segment, setRepair } from ".
 import { Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
+import type { WebLocks } from "./web_locks.ts";
 
 /** How long opening waits for a stopped process in the registry's tables, by default. */
 const OPEN_TIMEOUT_MS = 10_000;
@@ -635,6 +636,28 @@ export class Registry implements Disposable {
    */
   releaseAll(): number {
     return this.#open().releaseAll();
+  }
+
+  /**
+   * Locks by name, as `navigator.locks` has them, but among all processes, runtimes and Workers
+   * that have the registry open.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-web-locks");
+   * const port = await registry.locks.request("leader", () => {
+   *   return 8080; // nobody else is here, in no process
+   * });
+   * console.log(port); // 8080
+   * Registry.destroy("doc-web-locks");
+   * ```
+   */
+  get locks(): WebLocks {
+    return this.#open().webLocks;
   }
 
   /**

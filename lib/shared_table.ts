@@ -8,6 +8,10 @@
  * the user's chains) follow from the rows' words, and whoever gets the lock abandoned makes
  * them anew. Rows of the dead are taken out by whoever meets them.
  *
+ * A table may grow: by extents, further segments, each of which has as many rows as all before it
+ * together. They stay. Whoever makes one says so in the header when it is there; whoever gets the
+ * lock attaches what it does not have yet before it looks at rows.
+ *
  * A backend sleeps on one word, its mailbox's, however many rows it has: whoever changes a row
  * of another backend posts it there and wakes.
  *
@@ -39,12 +43,17 @@ export const FREE = 0;
 
 const BACKENDS = 256;
 
+/** A place in an extent is its number times this, and the word in it; the first segment is 0. */
+const EXTENT_PLACES = 2 ** 28;
+
 // Words of the header.
 const FIRST_FREE = 0;
 /** How many rows have ever been given out. */
 const USED = 1;
 const LAST_BORN = 2;
 const LAST_BORN_HIGH = 3;
+/** How many extents there are beside the first segment. */
+const EXTENTS = 4;
 /** Mailboxes: a word to sleep on, and the first row, for each slot. */
 const MAIL_WORD = 16;
 const MAIL_FIRST = MAIL_WORD + BACKENDS;
@@ -57,7 +66,10 @@ export interface TableShape {
   headerWords: number;
   /** Of a row, the table's own included. */
   rowWords: number;
+  /** Of the first segment. */
   rows: number;
+  /** How often it may double. Default: never. */
+  extents?: number;
 }
 
 /** What the user of a table does; all with the lock held. */
@@ -83,7 +95,9 @@ export class SharedTable {
   readonly #user: TableUser;
   /** Ends the wait for mail, while there is one. */
   #listening: AbortController | undefined;
-  /** All of it. Rows and headers are places in it; every access is in bounds, or undefined. */
+  /** Of the first segment and the extents that are attached. */
+  readonly #parts: Int32Array[];
+  /** The first segment. Every access is in bounds, or undefined. */
   readonly words: Int32Array;
   /** The place of the user's header. */
   readonly header: number = HEADER;
@@ -94,11 +108,13 @@ export class SharedTable {
     this.#shape = shape;
     this.#user = user;
     this.words = new Int32Array(segment.buffer);
+    this.#parts = [this.words];
   }
 
-  /** Whether the segment is still attached. */
+  /** Whether the segments are still attached. */
   get isUsable(): boolean {
-    return this.words.length > 0;
+    for (const part of this.#parts) if (part.length === 0) return false;
+    return true;
   }
 
   /** This backend's id, as it stands in rows. */
@@ -107,21 +123,65 @@ export class SharedTable {
   }
 
   word(place: number): number {
-    return Atomics.load(this.words, place);
+    if (place < EXTENT_PLACES) return Atomics.load(this.words, place);
+    return Atomics.load(this.#extent(place), place % EXTENT_PLACES);
   }
 
   set(place: number, value: number): void {
-    Atomics.store(this.words, place, value);
+    if (place < EXTENT_PLACES) Atomics.store(this.words, place, value);
+    else Atomics.store(this.#extent(place), place % EXTENT_PLACES, value);
+  }
+
+  #extent(place: number): Int32Array {
+    const part = this.#parts[Math.floor(place / EXTENT_PLACES)];
+    if (part === undefined) throw this.damaged();
+    return part;
   }
 
   /** The place of a row's first word. */
   place(row: number): number {
-    return HEADER + this.#shape.headerWords + row * this.#shape.rowWords;
+    const { headerWords, rows, rowWords } = this.#shape;
+    if (row < rows) return HEADER + headerWords + row * rowWords;
+    const extent = 32 - Math.clz32(Math.floor(row / rows));
+    return extent * EXTENT_PLACES + (row - rows * 2 ** (extent - 1)) * rowWords;
   }
 
   /** All rows that have ever been given out. */
   get used(): number {
-    return Math.min(this.word(USED) >>> 0, this.#shape.rows);
+    return Math.min(this.word(USED) >>> 0, this.capacity);
+  }
+
+  /** All rows that there are. */
+  get capacity(): number {
+    return this.#shape.rows * 2 ** this.#extentCount;
+  }
+
+  get #extentCount(): number {
+    return Math.min(this.word(EXTENTS) >>> 0, this.#shape.extents ?? 0);
+  }
+
+  /** Whether all extents are attached. Says nothing without the lock. */
+  get #isWhole(): boolean {
+    return this.#parts.length > this.#extentCount;
+  }
+
+  /** Makes or attaches the next extent. */
+  async #extend(): Promise<void> {
+    const { rows, rowWords } = this.#shape;
+    const extent = this.#parts.length;
+    const size = rows * 2 ** (extent - 1) * rowWords * 4;
+    const segment = await this.#backend.ownSegment(`${this.#segment.name}${extent}`, size);
+    // Another task may have come first.
+    this.#parts[extent] ??= new Int32Array(segment.buffer);
+  }
+
+  /** Doubles the table, when `take` finds no row. False: it must not become larger. */
+  async grow(): Promise<boolean> {
+    const extent = await this.change(() => this.#extentCount) + 1;
+    if (extent > (this.#shape.extents ?? 0)) return false;
+    while (this.#parts.length <= extent) await this.#extend();
+    await this.change(() => this.set(EXTENTS, Math.max(extent, this.#extentCount)));
+    return true;
   }
 
   // ---- the lock -------------------------------------------------------------------------
@@ -134,8 +194,21 @@ export class SharedTable {
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result): Promise<Result> {
-    if (!this.#segment.lock.tryAcquire()) await this.#segment.lock.acquire();
-    return this.#change(change);
+    const { lock } = this.#segment;
+    for (;;) {
+      if (!lock.tryAcquire()) await lock.acquire();
+      if (this.#isWhole) return this.#change(change);
+      lock.release();
+      await this.#extend();
+    }
+  }
+
+  /** The same if it is to be had at once. */
+  tryChange(change: () => void): void {
+    const { lock } = this.#segment;
+    if (!lock.tryAcquire()) return;
+    if (this.#isWhole) this.#change(change);
+    else lock.release();
   }
 
   #change<Result>(change: () => Result): Result {
@@ -152,7 +225,6 @@ export class SharedTable {
   }
 
   #repair(): void {
-    const { rows } = this.#shape;
     const used = this.used;
     this.set(FIRST_FREE, 0);
     for (let slot = 0; slot < BACKENDS; slot++) this.set(MAIL_FIRST + slot, 0);
@@ -165,7 +237,7 @@ export class SharedTable {
       const mailbox = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
       if (this.word(place + POSTED) !== 0) this.#link(row, mailbox);
     }
-    this.set(USED, Math.min(used, rows));
+    this.set(USED, used);
     this.#user.rebuild();
     // Those that were to be woken by the dead one.
     for (let slot = 0; slot < BACKENDS; slot++) {
@@ -203,7 +275,7 @@ export class SharedTable {
     let row = this.#unlink(FIRST_FREE);
     if (row < 0) {
       row = this.used;
-      if (row >= this.#shape.rows) return undefined;
+      if (row >= this.capacity) return undefined;
       this.set(USED, row + 1);
     }
     const place = this.place(row);
@@ -290,12 +362,12 @@ export class SharedTable {
     native().calls.dsmr_word_wake(handleOf(this.#segment), (MAIL_WORD + slot) * 4, 0, 0x7fffffff);
   }
 
-  /** Wakes who sleeps on a word of the table. */
+  /** Wakes who sleeps on a word of the first segment. */
   wake(place: number): void {
     native().calls.dsmr_word_wake(handleOf(this.#segment), place * 4, 0, 0x7fffffff);
   }
 
-  /** Blocks while a word of the table is `expected`, for a slice and at most `timeout` ms. */
+  /** Blocks while a word of the first segment is `expected`, for a slice and at most `timeout` ms. */
   sleepSync(place: number, expected: number, timeout: number): void {
     this.#checkOpen(
       native().calls.dsmr_word_wait(
@@ -310,9 +382,13 @@ export class SharedTable {
 
   /**
    * Hands on what comes into this backend's mailbox, as long as `isNeeded`. Keeps the program
-   * alive meanwhile. Never rejects: what ends it is told to `failed`.
+   * alive meanwhile, unless it `isWeak`. Never rejects: what ends it is told to `failed`.
    */
-  async listen(isNeeded: () => boolean, failed: (cause: unknown) => void): Promise<void> {
+  async listen(
+    isNeeded: () => boolean,
+    failed: (cause: unknown) => void,
+    isWeak: () => boolean = () => false,
+  ): Promise<void> {
     if (this.#listening !== undefined) return;
     const listening = new AbortController();
     this.#listening = listening;
@@ -322,7 +398,7 @@ export class SharedTable {
         const seen = this.word(mail);
         await this.change(() => this.#empty());
         if (!isNeeded()) break;
-        await wait({ attempt: () => this.#watch(mail, seen), late: () => undefined }, {
+        await wait({ attempt: () => this.#watch(mail, seen), late: () => undefined, isWeak }, {
           signal: listening.signal,
         });
       }
@@ -331,7 +407,7 @@ export class SharedTable {
     }
     this.#listening = undefined;
     // Somebody may have come while we were about to end.
-    if (isNeeded()) await this.listen(isNeeded, failed);
+    if (isNeeded()) await this.listen(isNeeded, failed, isWeak);
   }
 
   /** Nobody needs the mail any more: does not keep the program alive. */

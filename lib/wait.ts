@@ -36,6 +36,19 @@ let listening: Promise<void> | undefined;
 const ids = new Uint32Array(64);
 const idBytes = new Uint8Array(ids.buffer);
 
+/** Of those whose wait may be weak. */
+const perhapsWeak = new Set<Wait>();
+let isHolding = false;
+
+/** Keeps the program alive, or does not: after a wait has become weak, or is not any more. */
+export function reconsider(): void {
+  let strong = pending.size;
+  for (const wait of perhapsWeak) if (wait.isWeak) strong--;
+  if (listener === undefined || strong > 0 === isHolding) return;
+  isHolding = strong > 0;
+  listener.hold(isHolding);
+}
+
 /** Makes what is due go on; also those whose watch was ended by a detach or a close. */
 function answer(): void {
   for (;;) {
@@ -49,7 +62,7 @@ function answer(): void {
     for (const wait of fired) wait?.step();
     if (count < ids.length) break;
   }
-  listener?.hold(pending.size > 0);
+  reconsider();
 }
 
 /** Listens to this isolate's doorbell, from the first wait on. */
@@ -83,7 +96,7 @@ export function retryAll(): void {
     native().calls.dsmr_watch_end(id);
     wait.step();
   }
-  listener?.hold(pending.size > 0);
+  reconsider();
 }
 
 /** What a wait needs to know. */
@@ -97,6 +110,8 @@ export interface WaitRequest {
   giveUp?(): void;
   /** What a wait that takes too long is rejected with. */
   late(): unknown;
+  /** Whether the program may end meanwhile. Default: no. When it changes: `reconsider`. */
+  isWeak?(): boolean;
 }
 
 class Wait {
@@ -119,10 +134,16 @@ class Wait {
     this.#signal = signal;
     this.#resolve = resolve;
     this.#reject = reject;
+    if (request.isWeak !== undefined) perhapsWeak.add(this);
     this.step();
     if (this.#hasEnded) return;
     signal?.addEventListener("abort", this.#onAbort);
     if (timeout !== undefined && timeout !== Infinity) this.#expire(performance.now() + timeout);
+  }
+
+  /** Whether it is pending without keeping the program alive. */
+  get isWeak(): boolean {
+    return pending.has(this.#watch) && this.#request.isWeak?.() === true;
   }
 
   #expire(until: number): void {
@@ -159,11 +180,12 @@ class Wait {
     this.#end();
     this.#request.giveUp?.();
     this.#reject(reason);
-    listener?.hold(pending.size > 0);
+    reconsider();
   }
 
   #end(): void {
     this.#hasEnded = true;
+    perhapsWeak.delete(this);
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#signal?.removeEventListener("abort", this.#onAbort);
   }
@@ -187,7 +209,7 @@ export async function wait(request: WaitRequest, options: AsyncWaitOptions): Pro
   }
   return await new Promise<number>((resolve, reject) => {
     new Wait(request, options, resolve, reject);
-    listener?.hold(pending.size > 0);
+    reconsider();
   });
 }
 

@@ -1,0 +1,454 @@
+/**
+ * Locks by name, with the semantics of the Web Locks specification, among all who have a registry
+ * open: `registry.locks`.
+ *
+ * Requests stand in a shared table. Each task of this isolate that wants to change it queues
+ * here, so that what is asked first comes first, whoever holds the table up.
+ *
+ * The hardest race is an abort at the very moment of the grant, which another process makes. The
+ * answer: whether the callback runs is decided here, in one turn. An abort before it takes the
+ * request out of the table, whatever has become of it there; after it an abort has no effect.
+ *
+ * @module
+ */
+
+import type { Backend } from "./backend.ts";
+import { DsmrError } from "./errors.ts";
+import { check, native, nothing, quote } from "./ffi/native.ts";
+import type { LockMode } from "./lwlock.ts";
+import { reconsider, wait } from "./wait.ts";
+import { checkArguments, type WebLock, type WebLockOptions } from "./web_locks_arguments.ts";
+import { type EncodedName, encodeLockName, type Manner } from "./web_locks_table.ts";
+import { REQUESTS_MAX, RequestTable } from "./web_locks_table.ts";
+
+/** A request, as {@linkcode WebLocks.query} sees it. */
+export interface WebLockInfo {
+  /** The lock's name. */
+  name: string;
+  /** How it is held, or to be held. */
+  mode: LockMode;
+  /** Whose it is: the {@linkcode Registry.backendId}, as a string. */
+  clientId: string;
+}
+
+/** What {@linkcode WebLocks.query} returns. */
+export interface WebLocksSnapshot {
+  /** The locks that are held. */
+  held: WebLockInfo[];
+  /** The requests that wait. */
+  pending: WebLockInfo[];
+}
+
+/** Many changes at once, but not so many that others wait long. */
+const BATCH = 64;
+/** Between two looks at tables that a stopped process holds. */
+const TABLE_PAUSE_MS = 20;
+
+/** A request of this isolate. */
+class Request {
+  readonly granted: PromiseWithResolvers<WebLock | null> = Promise.withResolvers();
+  /** Rejected when the lock is held no more, though the callback is not through. */
+  readonly lost: PromiseWithResolvers<never> = Promise.withResolvers();
+  readonly lock: WebLock;
+  /** As long as it has one. */
+  row: number | undefined;
+  isQueued = false;
+  /** Ended before it was in the table. */
+  isOver = false;
+
+  constructor(lock: WebLock) {
+    this.lock = lock;
+    // It may come when nobody listens.
+    this.lost.promise.catch(() => {});
+  }
+}
+
+/** A change of the table. False: there is no room for it yet. */
+interface Change {
+  run(table: RequestTable): boolean;
+  fail(cause: unknown): void;
+}
+
+/**
+ * Locks by name, among all processes, runtimes and Workers that have the registry open: what
+ * `navigator.locks` is in one program, with the semantics of the Web Locks specification. Comes
+ * from {@linkcode Registry.locks}.
+ *
+ * A lock comes with the request for it and goes with its last holder, and there may be any number
+ * of names. When a process dies, or a Worker is terminated, or a registry is closed, its locks
+ * are free, and its requests gone.
+ *
+ * @example
+ * ```ts
+ * import { Registry } from "@dsmr/registry";
+ *
+ * using registry = Registry.openSync("doc-web-locks-class");
+ * await registry.locks.request("report of May", async (lock) => {
+ *   console.log("nobody else writes the", lock?.name);
+ *   await Promise.resolve();
+ * });
+ * Registry.destroy("doc-web-locks-class");
+ * ```
+ */
+export class WebLocks {
+  readonly #backend: Backend;
+  #table: RequestTable | undefined;
+  /** Those in the table. */
+  readonly #requests = new Map<number, Request>();
+  #queuedCount = 0;
+  #changes: Change[] = [];
+  #isChanging = false;
+  #isListening = false;
+  #isWatching = false;
+  readonly #end = new AbortController();
+
+  /**
+   * Internal: comes from the registry.
+   *
+   * @ignore
+   */
+  constructor(backend: Backend) {
+    this.#backend = backend;
+  }
+
+  /**
+   * Waits for the lock `name`, runs `callback` with it, and lets go when the promise that it
+   * returns has settled. Requests for one name are granted in the order in which they were made.
+   * As `navigator.locks.request`. Waiting keeps the program alive.
+   *
+   * @param name Anything up to 255 characters (UTF-16 code units) that does not begin with "-".
+   * @param callback Gets the lock; or null, with `ifAvailable`, when it is not to be had.
+   * @returns what the callback returns, awaited. Nothing is thrown but by rejection.
+   *
+   * @throws what the callback throws; the signal's reason.
+   * @throws {DOMException} `AbortError`: somebody has stolen the lock. `NotSupportedError`: the
+   * name begins with "-", or the options contradict each other.
+   * @throws {TypeError} An argument of the wrong type.
+   * @throws {DsmrError} `NAME_TOO_LONG`. `CLOSED`: the registry was closed or destroyed; also
+   * while the lock was waited for or held. `NO_SPACE`: there are a million requests, or no
+   * memory. `REGISTRY_FULL`: no place for the table in the registry.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-web-locks-request");
+   * const isOurs = await registry.locks.request("migration", { ifAvailable: true }, (lock) => {
+   *   return lock !== null; // null: another process is at it
+   * });
+   * console.log(isOurs); // true
+   * Registry.destroy("doc-web-locks-request");
+   * ```
+   */
+  request<Result>(
+    name: string,
+    callback: (lock: WebLock | null) => Result,
+  ): Promise<Awaited<Result>>;
+  /** The same, with options. */
+  request<Result>(
+    name: string,
+    options: WebLockOptions,
+    callback: (lock: WebLock | null) => Result,
+  ): Promise<Awaited<Result>>;
+  async request<Result>(
+    ...args: [string, unknown, unknown?]
+  ): Promise<Awaited<Result>> {
+    const { name, mode, manner, signal, callback } = checkArguments<Result>(args);
+    signal?.throwIfAborted();
+    const request = new Request(Object.freeze({ name, mode }));
+    const encoded = encodeLockName(name);
+    this.#change((table) => this.#enter(table, request, encoded, manner))
+      .catch((cause) => request.granted.reject(cause));
+    const onAbort = (): void => {
+      request.granted.reject(signal?.reason);
+      request.isOver = true;
+      // A registry that is closed has let go of it already.
+      this.#change((table) => this.#leave(table, request)).catch(() => {});
+    };
+    signal?.addEventListener("abort", onAbort);
+    let lock: WebLock | null;
+    try {
+      lock = await request.granted.promise;
+      // Between the grant and this turn.
+      if (request.isOver) throw signal?.reason;
+    } finally {
+      signal?.removeEventListener("abort", onAbort);
+    }
+    if (lock === null) return await callback(null);
+    try {
+      return await Promise.race([run(callback, lock), request.lost.promise]);
+    } finally {
+      await this.#release(request);
+    }
+  }
+
+  /**
+   * Who holds and who waits for what, in the whole registry: a snapshot, in the order in which
+   * the requests were made. As `navigator.locks.query`.
+   *
+   * @throws {DsmrError} `CLOSED`, `NO_SPACE`, `REGISTRY_FULL`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-web-locks-query");
+   * await registry.locks.request("a", async () => {
+   *   const { held } = await registry.locks.query();
+   *   console.log(held[0]?.clientId === String(registry.backendId)); // true
+   * });
+   * Registry.destroy("doc-web-locks-query");
+   * ```
+   */
+  async query(): Promise<WebLocksSnapshot> {
+    const snapshot: WebLocksSnapshot = { held: [], pending: [] };
+    await this.#change((table) => {
+      for (const { name, mode, owner, isHeld } of table.list()) {
+        const info = { name, mode, clientId: String(owner) };
+        (isHeld ? snapshot.held : snapshot.pending).push(info);
+      }
+      return true;
+    });
+    return snapshot;
+  }
+
+  /**
+   * Internal: the registry is being closed.
+   *
+   * @ignore
+   */
+  close(): void {
+    try {
+      // At once, if it is to be had at once; else those who wait notice that we have left.
+      this.#table?.tryChange(() => {
+        for (const row of this.#requests.keys()) this.#table?.leave(row);
+      });
+    } catch {
+      // The registry was destroyed, or is damaged: nobody waits any more.
+    }
+    this.#fail(closed());
+    this.#end.abort();
+  }
+
+  // ---- the table ------------------------------------------------------------------------
+
+  /** Changes the table, after all changes that were asked for before. */
+  #change(run: (table: RequestTable) => boolean): Promise<void> {
+    return new Promise((resolve, fail) => {
+      if (this.#end.signal.aborted) throw closed();
+      this.#changes.push({
+        run: (table) => {
+          try {
+            if (!run(table)) return false;
+            resolve();
+          } catch (cause) {
+            fail(cause);
+          }
+          return true;
+        },
+        fail,
+      });
+      void this.#work();
+    });
+  }
+
+  async #work(): Promise<void> {
+    if (this.#isChanging) return;
+    this.#isChanging = true;
+    try {
+      while (this.#changes.length > 0) {
+        let table = this.#table;
+        if (table?.isUsable !== true) table = this.#table = await this.#open();
+        const opened = table;
+        const isFull = await table.change(() => this.#workAt(opened));
+        if (this.#requests.size > 0) this.#listen(table);
+        if (isFull && !await table.grow()) this.#changes.shift()?.fail(full());
+      }
+    } catch (cause) {
+      const why = this.#end.signal.aborted ? closed() : cause;
+      for (const change of this.#changes.splice(0)) change.fail(why);
+    } finally {
+      this.#isChanging = false;
+    }
+  }
+
+  /** True: there is no room for the next change. */
+  #workAt(table: RequestTable): boolean {
+    for (let i = 0; i < BATCH; i++) {
+      const change = this.#changes.shift();
+      if (change === undefined) break;
+      if (change.run(table)) continue;
+      this.#changes.unshift(change);
+      return true;
+    }
+    return false;
+  }
+
+  #open(): Promise<RequestTable> {
+    return RequestTable.open(this.#backend, {
+      granted: (row) => this.#granted(row),
+      stolen: (row) => this.#stolen(row),
+    });
+  }
+
+  // ---- requests, with the table's lock held -----------------------------------------------
+
+  #enter(
+    table: RequestTable,
+    request: Request,
+    name: EncodedName,
+    manner: Manner,
+  ): boolean {
+    if (request.isOver) return true;
+    const entered = table.enter(name, request.lock.mode, manner);
+    if (entered.outcome === "full") return false;
+    if (entered.outcome === "refused") {
+      request.granted.resolve(null);
+      return true;
+    }
+    request.row = entered.row;
+    this.#requests.set(entered.row, request);
+    if (entered.outcome === "held") request.granted.resolve(request.lock);
+    else this.#setQueued(request, true);
+    return true;
+  }
+
+  #setQueued(request: Request, isQueued: boolean): void {
+    if (request.isQueued === isQueued) return;
+    request.isQueued = isQueued;
+    this.#queuedCount += isQueued ? 1 : -1;
+    if (this.#queuedCount > 1) return;
+    reconsider();
+    if (this.#queuedCount === 1) void this.#watchDeaths();
+  }
+
+  #granted(row: number): void {
+    const request = this.#requests.get(row);
+    if (request === undefined) return;
+    this.#setQueued(request, false);
+    request.granted.resolve(request.lock);
+  }
+
+  #stolen(row: number): void {
+    const request = this.#requests.get(row);
+    if (request === undefined) return;
+    // It was held; that the callback learns it first is what the specification says.
+    this.#granted(row);
+    this.#forget(request);
+    request.lost.reject(stolen(request.lock.name));
+  }
+
+  #forget(request: Request): void {
+    if (request.row === undefined) return;
+    this.#requests.delete(request.row);
+    request.row = undefined;
+    this.#setQueued(request, false);
+  }
+
+  #leave(table: RequestTable, request: Request): boolean {
+    const { row } = request;
+    if (row === undefined) return true;
+    this.#forget(request);
+    if (!table.leave(row)) request.lost.reject(stolen(request.lock.name));
+    return true;
+  }
+
+  /** Lets go, if it is still held; throws why it is not. */
+  async #release(request: Request): Promise<void> {
+    if (request.row !== undefined) await this.#change((table) => this.#leave(table, request));
+    await Promise.race([request.lost.promise, undefined]);
+  }
+
+  // ---- what others do ---------------------------------------------------------------------
+
+  /** Hears of grants and thefts; from the first request on, until the registry is closed. */
+  #listen(table: RequestTable): void {
+    if (this.#isListening) return;
+    this.#isListening = true;
+    this.#end.signal.addEventListener("abort", () => table.unlisten());
+    void table.listen(
+      () => this.#isListening,
+      (cause) => {
+        this.#isListening = false;
+        this.#fail(cause);
+      },
+      () => this.#queuedCount === 0,
+    );
+  }
+
+  /** While requests of this isolate wait: lets nobody wait for the dead. */
+  async #watchDeaths(): Promise<void> {
+    if (this.#isWatching) return;
+    this.#isWatching = true;
+    // Nothing that the library counts: there may be dead already, so the first look is at once.
+    const seen = new Uint32Array([0xffffffff]);
+    const bytes = new Uint8Array(seen.buffer);
+    const { calls, error } = native();
+    const { handle } = this.#backend;
+    try {
+      while (this.#queuedCount > 0) {
+        const [before] = seen;
+        await wait({
+          attempt: () => check(calls.dsmr_registry_watch(handle, bytes, error.bytes)),
+          late: () => undefined,
+          isWeak: () => this.#queuedCount === 0,
+        }, { signal: this.#end.signal });
+        // Nothing has come or gone: somebody is dead, and stays so until somebody clears up.
+        if (seen[0] === before && calls.dsmr_backends(handle, nothing, 0, error.bytes) < 0) {
+          await new Promise((resolve) => setTimeout(resolve, TABLE_PAUSE_MS));
+        }
+        if (this.#queuedCount === 0) break;
+        await this.#change((table) => {
+          table.sweep();
+          return true;
+        });
+      }
+    } catch (cause) {
+      this.#fail(cause);
+    } finally {
+      this.#isWatching = false;
+    }
+  }
+
+  /** The registry is gone: no request of this isolate is granted or held any more. */
+  #fail(cause: unknown): void {
+    for (const request of [...this.#requests.values()]) {
+      this.#forget(request);
+      request.granted.reject(cause);
+      request.lost.reject(cause);
+    }
+    for (const change of this.#changes.splice(0)) change.fail(cause);
+  }
+}
+
+/** Runs it at once; what it throws is a rejection, too. */
+async function run<Result>(
+  callback: (lock: WebLock) => Result,
+  lock: WebLock,
+): Promise<Awaited<Result>> {
+  return await callback(lock);
+}
+
+function closed(): DsmrError {
+  return new DsmrError(
+    "CLOSED",
+    "The registry of these locks was closed. Its locks have been let go, and requests for them " +
+      "are not granted any more. Open it again.",
+  );
+}
+
+function full(): DsmrError {
+  return new DsmrError(
+    "NO_SPACE",
+    `${REQUESTS_MAX} requests for locks are held or pending in this registry, which is all it ` +
+      "has room for.",
+    { actual: REQUESTS_MAX, requested: REQUESTS_MAX + 1 },
+  );
+}
+
+function stolen(name: string): DOMException {
+  return new DOMException(
+    `Somebody has stolen the lock ${quote(name)}: a request with the option steal.`,
+    "AbortError",
+  );
+}
