@@ -597,8 +597,8 @@ export class Registry implements Disposable {
     const backend = this.#open();
     encodeName("signal", name);
     if (name === "") throw new DsmrError("NAME_INVALID", "The signal name is empty.");
-    const signal = new Signal(name, () => this.#open().ownSegment(`\u0001!${name}`, 64));
-    backend.ownSegment(`\u0001!${name}`, 64);
+    const signal = new Signal(name, () => this.#open().ownSegmentSync(`\u0001!${name}`, 64));
+    backend.ownSegmentSync(`\u0001!${name}`, 64);
     return signal;
   }
 
