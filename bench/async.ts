@@ -95,7 +95,7 @@ export async function measureAsync(
 async function measurePairs(sides: Sides, dir: string, times: AsyncTimes): Promise<void> {
   const server = await startRedis(dir);
   if (server === undefined) {
-    times.absent.set("redis", "redis-server is not installed (apt-get install redis-server)");
+    times.absent.set("redis", "not installed (apt-get install redis-server)");
   }
   const questions = ["pairs", "peer lockfile"];
   if (server !== undefined) questions.push(`peer redis ${server.socket}`);
@@ -106,7 +106,7 @@ async function measurePairs(sides: Sides, dir: string, times: AsyncTimes): Promi
         if (line === "absent") {
           times.absent.set(
             "lockfile",
-            "proper-lockfile is not installed (npm install --no-save proper-lockfile)",
+            "not installed (npm install --no-save proper-lockfile)",
           );
         } else if (round >= 0) {
           times.pairs.addLine(`${runtime} `, line);
