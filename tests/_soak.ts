@@ -96,6 +96,11 @@ export class Soak {
     control[DEADLINE] = Math.ceil(Date.now() / 1000 + seconds + END_LIMIT_MS / 1000);
   }
 
+  /** Starts nobody any more. */
+  stop(): void {
+    Atomics.store(this.#control, STOP, 1);
+  }
+
   #below(limit: number): number {
     return Math.floor(this.#random() * limit);
   }
@@ -201,13 +206,14 @@ export class Soak {
     const end = performance.now() + this.#seconds * 1000;
     // No call of the registry from here until nobody is stopped any more: one that is stopped
     // while it has the tables would have us wait for ourselves.
-    while (performance.now() < end && this.#troubles.length === 0) {
+    const isStopped = () => Atomics.load(this.#control, STOP) === 1;
+    while (performance.now() < end && this.#troubles.length === 0 && !isStopped()) {
       await pause(this.#random() ** 2 * PAUSE_MS);
       this.#strike();
       this.#lookAtDirectory();
     }
     for (const member of this.#members) this.#continue(member);
-    Atomics.store(this.#control, STOP, 1);
+    this.stop();
     await this.#waitForEnd();
     const summary = `${this.#starts} lives, ${this.#kills} killed, ${this.#stops} stops`;
     const findings = [{

@@ -22,15 +22,20 @@ if (!(seconds > 0) || !Number.isInteger(seed)) {
 }
 
 const scene = new Scene();
+let soak: Soak | undefined;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => void scene.end().finally(() => process.exit(130)));
+  process.on(signal, () => {
+    soak?.stop();
+    void scene.end().finally(() => process.exit(130));
+  });
 }
 
 console.log(`soak: ${seconds} s, seed ${seed}`);
 let failed = 0;
 let passed = 0;
 try {
-  for (const { what, trouble, details } of await new Soak(scene, seconds, seed).run()) {
+  soak = new Soak(scene, seconds, seed);
+  for (const { what, trouble, details } of await soak.run()) {
     if (trouble === undefined) passed++;
     else failed++;
     console.log(`${trouble === undefined ? "ok    " : "FAILED"} ${what}`);
