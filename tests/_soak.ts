@@ -344,7 +344,9 @@ function growth(member: Member): Promise<string> {
     if (!(second <= limit)) troubles.push(`${name} grew from ${show(first)} to ${show(second)}`);
   }
   if (troubles.length > 0) throw new Error(`${troubles.join("; ")} (${lines.join(", ")})`);
-  return Promise.resolve(`${samples.length} samples: ${lines.join(", ")}`);
+  const course = samples.filter((_, i) => i % Math.ceil(samples.length / 10) === 0);
+  const own = course.map(({ own }) => (own / 2 ** 20).toFixed(0)).join(" ");
+  return Promise.resolve(`${samples.length} samples: ${lines.join(", ")}; own in MiB: ${own}`);
 }
 
 function pause(milliseconds: number): Promise<void> {
