@@ -13,6 +13,7 @@ import { readSync, writeSync } from "node:fs";
 import process from "node:process";
 import { native } from "../lib/ffi/native.ts";
 import { type LockMode, Registry } from "../lib/mod.ts";
+import { clockOffset, openBelowTheApi } from "./below.ts";
 
 const PAIRS = 20_000;
 const BATCH = 64;
@@ -21,59 +22,12 @@ const [dir = "", what, ...words] = process.argv.slice(2);
 const registry = Registry.openSync("lock", { dir });
 const data = registry.getNamedSegmentSync("data", 4096);
 const { lock } = data;
-const { calls, runtime } = native();
+const { calls } = native();
 
 /** The next bytes of the input; empty at its end. Blocks, and leaves the event loop alone. */
 function read(): string {
   const bytes = new Uint8Array(256);
   return new TextDecoder().decode(bytes.subarray(0, readSync(0, bytes)));
-}
-
-/** The library's own handles, by its own calls: what the API is built on. */
-function openBelowTheApi() {
-  const { record } = native();
-  const encoder = new TextEncoder();
-  const name = encoder.encode("lock");
-  const directory = encoder.encode(dir);
-  const database = encoder.encode("default");
-  const segment = encoder.encode("data");
-  const error = record("dsmr_error").bytes;
-  const options = record("dsmr_registry_options");
-  options.setU32("timeout_ms", 10_000);
-  options.setText("label", runtime.label);
-  const request = record("dsmr_segment_request");
-  request.setU64("size", 4096);
-  request.setU32("timeout_ms", 10_000);
-  const ticket = record("dsmr_segment_ticket");
-  const handle = calls.dsmr_registry_open(
-    name,
-    name.length,
-    directory,
-    directory.length,
-    database,
-    database.length,
-    options.bytes,
-    error,
-  );
-  const begin = (): bigint => {
-    ticket.bytes.fill(0);
-    const status = calls.dsmr_segment_begin(
-      handle,
-      segment,
-      segment.length,
-      request.bytes,
-      ticket.bytes,
-      error,
-    );
-    if (status !== 0) throw new Error(`dsmr_segment_begin: ${status}`);
-    return ticket.big("started_ns");
-  };
-  if (handle < 0) throw new Error(`dsmr_registry_open: ${handle}`);
-  begin();
-  const segmentHandle = ticket.u32("segment");
-  const lockHandle = calls.dsmr_lock_of_segment(segmentHandle, error);
-  if (lockHandle < 0) throw new Error(`dsmr_lock_of_segment: ${lockHandle}`);
-  return { begin, segmentHandle, lockHandle };
 }
 
 /* ---- turns ------------------------------------------------------------------------------ */
@@ -86,7 +40,7 @@ function pairsThrough(mode: LockMode, count: number): void {
 }
 
 function takeTurns(): void {
-  const { segmentHandle, lockHandle } = openBelowTheApi();
+  const { segmentHandle, lockHandle } = openBelowTheApi(dir);
   const shared = native().number("DSMR_SHARED");
   const exclusive = native().number("DSMR_EXCLUSIVE");
   const rawPairs = (mode: number) => {
@@ -166,26 +120,9 @@ function ping(segmentName: string, role: number, rounds: number): void {
 
 /* ---- the waiter of death.c -------------------------------------------------------------- */
 
-/**
- * What to add to process.hrtime.bigint(), which counts from the start of the process, to get
- * CLOCK_MONOTONIC. The library notes the latter down when one begins to ask for a segment.
- */
-function clockOffset(): bigint {
-  const { begin } = openBelowTheApi();
-  let shortest = Infinity;
-  let offset = 0n;
-  for (let i = 0; i < 2000; i++) {
-    const before = process.hrtime.bigint();
-    const monotonic = begin();
-    const took = Number(process.hrtime.bigint() - before);
-    if (took < shortest) [shortest, offset] = [took, monotonic - before];
-  }
-  return offset;
-}
-
 function wait(): void {
   const acquired = new BigInt64Array(data.buffer, 0, 1);
-  const offset = clockOffset();
+  const offset = clockOffset(dir);
   while (read() !== "") {
     lock.acquireSync("exclusive");
     Atomics.store(acquired, 0, process.hrtime.bigint() + offset);

@@ -67,6 +67,16 @@ export class Partner {
     return this.#lines.shift() ?? "";
   }
 
+  get hasEnded(): boolean {
+    return this.#hasEnded;
+  }
+
+  /** Ends one that does not end by itself. */
+  async stop(): Promise<void> {
+    this.#child.kill("SIGKILL");
+    await this.#ended.catch(() => {});
+  }
+
   /** Closes its input, waits for its end and returns what is left of its output. */
   async end(): Promise<string> {
     this.#child.stdin.end();

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { bun, deno, root, zig, zigEnv } from "../.ci/toolchain.ts";
 import { Registry } from "../lib/mod.ts";
+import { measureAsync, printAsync } from "./async.ts";
 import { measureLocks, printLocks } from "./locks.ts";
 import { allEnded, run, stopAll } from "./processes.ts";
 import { ns, printTable, ratio, Samples, target } from "./table.ts";
@@ -108,6 +109,7 @@ async function measure(dir: string): Promise<void> {
   for (const name of ["small", "large"]) Registry.destroy(name, { dir });
   const inBun = parseTimes(await run(bun, ["run", "bench/in_process.ts", dir]));
   const locks = await measureLocks(dir, progress);
+  const async = await measureAsync(dir, progress);
   progress("starting processes");
   Registry.openSync("start", { dir }).close();
   const start = await startTimes(dir);
@@ -120,6 +122,7 @@ async function measure(dir: string): Promise<void> {
   }
   printSegments(c, inDeno, inBun);
   printLocks(locks);
+  printAsync(async);
   printStart(start);
 }
 

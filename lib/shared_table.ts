@@ -415,6 +415,8 @@ export class SharedTable {
     const mail = MAIL_WORD + (this.self & 0xff);
     try {
       while (isNeeded() && !listening.signal.aborted) {
+        // Closed since somebody has put a row there.
+        if (!this.isUsable) this.#checkOpen(native().number("DSMR_E_CLOSED"));
         const seen = this.word(mail);
         await this.change(() => this.#empty());
         if (!isNeeded()) break;

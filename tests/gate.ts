@@ -74,6 +74,9 @@ const options = new Map(
 const filter = options.get("--filter");
 const verbose = options.has("--verbose");
 
+/** `deno task soak` runs ten minutes of it. */
+const SOAK_SECONDS = "60";
+
 const IMPORT_MAP = "--import-map=tests/import_map.json";
 
 const build: Step = { name: "build", command: () => [zig(), "build"] };
@@ -134,6 +137,12 @@ const tests: Step[] = [
       "tests/",
     ],
     count: countBun,
+  },
+  {
+    // Its members are of both runtimes.
+    name: "soak",
+    command: () => [deno, "run", "-A", IMPORT_MAP, "tests/soak.ts", SOAK_SECONDS],
+    count: (output) => countClosingLines(output, 1),
   },
 ];
 
