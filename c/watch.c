@@ -30,6 +30,9 @@
 /* Between two looks at what the kernel does not tell. */
 #define LOOK_NS 100000000u
 #define LOOK_OFTEN_NS 10000000u
+/* Every so-many-th look asks the kernel also where a bell would have told: a thousand waits that
+ * each asked every time took 1 % of a core. */
+#define LOOKS_UNTIL_ALL 10u
 /* The thread ends when there was nothing to watch for so long. */
 #define IDLE_NS 1000000000u
 #define WATCHES_MAX 65536u
@@ -133,10 +136,15 @@ static bool is_on(const struct watch_request *request, const _Atomic uint32_t *w
   return false;
 }
 
+/* What is due: nothing, a look, or a look also for those that look rarely. */
+enum due { NO_LOOK, LOOK, LOOK_AT_ALL };
+
 /* Is there a reason that no word tells? */
-static bool has_reason(const struct watch_request *request) {
-  return !control_is_ready(&request->backend->control) ||
-         (request->look != NULL && request->look(request));
+static bool has_reason(const struct watch_request *request, enum due due) {
+  if (due == NO_LOOK) return false;
+  if (!control_is_ready(&request->backend->control)) return true;
+  if (request->look == NULL || (request->looks_rarely && due != LOOK_AT_ALL)) return false;
+  return request->look(request);
 }
 
 /* What the thread sleeps on. */
@@ -155,7 +163,7 @@ static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
  * memory may be gone; the kernel finds nobody there then, or somebody who looks for nothing.
  */
 static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t now,
-                        bool is_look_due) {
+                        enum due due) {
   bool has_taken = woken == NULL;
   sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
   sleep->count = 1;
@@ -166,7 +174,7 @@ static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t n
     if (watch->state == WATCH_SET) {
       bool is_woken = woken != NULL && is_on(request, woken);
       has_taken |= is_woken;
-      if (is_woken || has_changed(request) || (is_look_due && has_reason(request))) fire(i, now);
+      if (is_woken || has_changed(request) || has_reason(request, due)) fire(i, now);
     }
     if (watch->state == WATCH_FIRED) ring(watch->doorbell);
     if (watch->state == WATCH_FIRED && request->answer_ns != 0) {
@@ -195,13 +203,17 @@ static void run(void *argument) {
   struct sleep sleep = {0};
   _Atomic uint32_t *woken_on = NULL;
   uint64_t look_ns = 0;
+  uint32_t looks = 0;
   uint64_t idle_since_ns = 0;
   latch_lock(&latch);
   for (;;) {
     uint64_t now = os_monotonic_ns();
-    bool is_look_due = now >= look_ns;
-    if (is_look_due) look_ns = now + LOOK_NS;
-    look_at_all(&sleep, woken_on, now, is_look_due);
+    enum due due = NO_LOOK;
+    if (now >= look_ns) {
+      look_ns = now + LOOK_NS;
+      due = ++looks % LOOKS_UNTIL_ALL == 0 ? LOOK_AT_ALL : LOOK;
+    }
+    look_at_all(&sleep, woken_on, now, due);
     sleep.until_ns = earlier(sleep.until_ns, look_ns);
     if (watch_count != 0) idle_since_ns = 0;
     else if (idle_since_ns == 0) idle_since_ns = now;

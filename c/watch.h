@@ -23,6 +23,7 @@ struct watch_request {
   /* Is there a reason to look again, other than a word and the registry's end? Asked now and
    * then, by the watching thread, until the watch is gone. NULL: no. */
   bool (*look)(const struct watch_request *request);
+  bool looks_rarely; /* a word tells of what `look` would find, but for what nobody can rely on */
   const struct claim *claim; /* for `look`, and for whom it is in the way of */
   uint32_t owner;            /* likewise */
   /* A release has told the claim's backend, and perhaps nobody else. If that has not answered

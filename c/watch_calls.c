@@ -34,6 +34,8 @@ static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *w
                                   .attachment = claim->attachment,
                                   .word_count = count,
                                   .look = is_blocked_by_dead,
+                                  /* A bell: asking the kernel is for when it fails. */
+                                  .looks_rarely = count > 1 && claim->state != CLAIM_DRAINING,
                                   .claim = claim,
                                   .answer_ns = answer_ns};
   memcpy(request.words, words, count * sizeof *words);

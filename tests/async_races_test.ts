@@ -13,6 +13,8 @@ const ABORTS = Number(process.env.DSMR_TEST_ABORTS ?? 1000);
 const TIMEOUTS = 200;
 const MANY = 10_000;
 /** The word of a lock that names who starves: layout.h. */
+/** In the owner word: somebody sleeps. */
+const WAITERS = 1 << 30;
 const STARVING_WORD = 11;
 
 /** Nobody of this isolate has the lock or waits for it, and another process can take it. */
@@ -183,6 +185,8 @@ for (const runtime of runtimes) {
           lock.acquireSync();
           await victim.begin({ do: "acquire", segment: "a", at: 0, mode });
           await until(() => [...registry.waits()].some(({ pid }) => pid === victim.pid));
+          // Listed comes first: only from here on does a release wake it.
+          await until(() => (Atomics.load(words, 0) & WAITERS) !== 0);
           if (starves && isLinux("that a process has stopped")) {
             // It sleeps through a release, and finds, late, that it waits on.
             await victim.stopped();
