@@ -43,8 +43,15 @@ export const PARKING_NAME = "\u0001parking";
 /** Its size in bytes. */
 export const PARKING_SIZE: number = tableSize(shape);
 
+/** Between two searches for rows of the dead, when there is no room. */
+const SWEEP_PAUSE_MS = 1000;
+/** How long one that gives up waits for the table, which a stopped process may have. */
+const GIVE_UP_MS = 100;
+
 /** A task that waits, by its row. */
 interface Waiter {
+  /** It has given up, and could not say so yet: a notification is for the next one. */
+  isGone?: boolean;
   /** Of the word's segment. */
   id: number;
   resolve(outcome: WordWait): void;
@@ -62,6 +69,7 @@ export class Parking {
   readonly #backend: Backend;
   readonly #table: SharedTable;
   readonly #waiters = new Map<number, Waiter>();
+  #sweptAt = -Infinity;
 
   constructor(backend: Backend, segment: Segment) {
     this.#backend = backend;
@@ -85,14 +93,14 @@ export class Parking {
     return this.#table.header + ((hash >>> 16 ^ hash) & (BUCKETS - 1)) * BUCKET_WORDS;
   }
 
-  #bucketOfRow(row: number): number {
+  #addressOf(row: number): Address {
     const table = this.#table;
     const place = table.place(row);
-    return this.#bucket({
+    return {
       id: (table.word(place + SEGMENT_HIGH) >>> 0) * 2 ** 32 + (table.word(place + SEGMENT) >>> 0),
       offset: (table.word(place + OFFSET_HIGH) >>> 0) * 2 ** 32 +
         (table.word(place + OFFSET) >>> 0),
-    });
+    };
   }
 
   #chain(row: number, bucket: number): void {
@@ -111,7 +119,7 @@ export class Parking {
     const table = this.#table;
     const place = table.place(row);
     if (table.word(place + STATE) !== PARKED) return;
-    const bucket = this.#bucketOfRow(row);
+    const bucket = this.#bucket(this.#addressOf(row));
     const next = table.word(place + NEXT);
     const previous = table.word(place + PREVIOUS);
     if (previous === 0) table.set(bucket + 1, next);
@@ -129,15 +137,17 @@ export class Parking {
       if (table.word(table.place(row) + STATE) === PARKED) rows.push(row);
     }
     rows.sort((a, b) => table.compareBirths(a, b));
-    for (const row of rows) this.#chain(row, this.#bucketOfRow(row));
+    for (const row of rows) this.#chain(row, this.#bucket(this.#addressOf(row)));
   }
 
   /** Parks this backend under a word. With the lock held. Undefined: it is not `expected`. */
   #park(address: Address, load: () => number, expected: number): number | undefined {
     const table = this.#table;
     let row = table.take();
-    if (row === undefined) {
+    // Sweeping looks at every row, and everybody else waits: not for each of those that find none.
+    if (row === undefined && performance.now() - this.#sweptAt > SWEEP_PAUSE_MS) {
       table.sweep();
+      this.#sweptAt = performance.now();
       row = table.take();
     }
     if (row === undefined) {
@@ -180,8 +190,10 @@ export class Parking {
   #receive(row: number): void {
     const waiter = this.#waiters.get(row);
     this.#waiters.delete(row);
+    const address = this.#addressOf(row);
     this.#table.free(row);
     waiter?.resolve("ok");
+    if (waiter?.isGone === true) this.#wake(address, 1);
   }
 
   waitSync(address: Address, load: () => number, expected: number, timeout: number): WordWait {
@@ -208,24 +220,45 @@ export class Parking {
     signal?.throwIfAborted();
     const table = this.#table;
     const until = performance.now() + timeout;
-    const ended = { id: address.id, ...Promise.withResolvers<WordWait>() };
-    const row = await table.change(() => {
-      const row = this.#park(address, load, expected);
-      // In the same turn: it may be notified before we go on.
-      if (row !== undefined) this.#waiters.set(row, ended);
-      return row;
-    });
+    const ended: Waiter & PromiseWithResolvers<WordWait> = {
+      id: address.id,
+      ...Promise.withResolvers<WordWait>(),
+    };
+    let row: number | undefined;
+    try {
+      row = await table.change(() => {
+        const row = this.#park(address, load, expected);
+        // In the same turn: it may be notified before we go on.
+        if (row !== undefined) this.#waiters.set(row, ended);
+        return row;
+      }, { timeout, ...(signal === undefined ? {} : { signal }) });
+    } catch (error) {
+      // A stopped process has the table.
+      if (error instanceof DsmrError && error.code === "TIMEOUT") return "timed-out";
+      throw error;
+    }
     if (row === undefined) return "not-equal";
+    const parked = row;
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let late: ReturnType<typeof setTimeout> | undefined;
     /** Ends the wait, unless a notification that was meant for it has come first. */
     const giveUp = (finish: () => void): void => {
-      table.change(() => {
-        if (this.#waiters.get(row) !== ended) return;
-        this.#waiters.delete(row);
-        if (this.#unpark(row)) finish();
+      const end = (): void => {
+        if (this.#waiters.get(parked) !== ended) return;
+        this.#waiters.delete(parked);
+        const wasParked = this.#unpark(parked);
+        if (ended.isGone === true) {
+          if (!wasParked) this.#wake(address, 1);
+        } else if (wasParked) finish();
         else ended.resolve("ok");
         if (this.#waiters.size === 0) table.unlisten();
-      }).catch(ended.reject);
+      };
+      if (table.tryChange(end)) return;
+      late = setTimeout(() => {
+        ended.isGone = true;
+        finish();
+      }, GIVE_UP_MS);
+      table.change(end).catch(ended.reject);
     };
     const onAbort = (): void => giveUp(() => ended.reject(signal?.reason));
     const expire = (): void => {
@@ -245,6 +278,7 @@ export class Parking {
       return await ended.promise;
     } finally {
       if (timer !== undefined) clearTimeout(timer);
+      if (late !== undefined) clearTimeout(late);
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -269,27 +303,30 @@ export class Parking {
   /** Wakes at most `count` of those who wait on a word; returns how many. */
   notify(address: Address, count: number): number {
     const table = this.#table;
-    const bucket = this.#bucket(address);
-    if (table.word(bucket) === 0) return 0;
-    return table.changeSync(() => {
-      let woken = 0;
-      let row = table.word(bucket + 1) - 1;
-      for (let steps = table.used; row >= 0 && woken < count; steps--) {
-        if (steps < 0 || row >= table.used) throw table.damaged();
-        const next = table.word(table.place(row) + NEXT) - 1;
-        if (this.#isAt(row, address)) {
-          if (table.isAlive(row)) {
-            this.#notify(row);
-            woken++;
-          } else {
-            this.#unchain(row);
-            table.free(row);
-          }
+    if (table.word(this.#bucket(address)) === 0) return 0;
+    return table.changeSync(() => this.#wake(address, count));
+  }
+
+  /** The same, with the lock held. */
+  #wake(address: Address, count: number): number {
+    const table = this.#table;
+    let woken = 0;
+    let row = table.word(this.#bucket(address) + 1) - 1;
+    for (let steps = table.used; row >= 0 && woken < count; steps--) {
+      if (steps < 0 || row >= table.used) throw table.damaged();
+      const next = table.word(table.place(row) + NEXT) - 1;
+      if (this.#isAt(row, address)) {
+        if (table.isAlive(row)) {
+          this.#notify(row);
+          woken++;
+        } else {
+          this.#unchain(row);
+          table.free(row);
         }
-        row = next;
       }
-      return woken;
-    });
+      row = next;
+    }
+    return woken;
   }
 
   #isAt(row: number, { id, offset }: Address): boolean {

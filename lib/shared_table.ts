@@ -22,7 +22,7 @@ import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { native } from "./ffi/native.ts";
 import { handleOf, type Segment } from "./segment.ts";
-import { wait } from "./wait.ts";
+import { type AsyncWaitOptions, wait } from "./wait.ts";
 
 /** The words that every row begins with. */
 export const STATE = 0;
@@ -195,15 +195,18 @@ export class SharedTable {
     return this.#change(change);
   }
 
-  /** The same, without blocking should that process be stopped. */
-  async change<Result>(change: () => Result): Promise<Result> {
+  /**
+   * The same, without blocking should that process be stopped. `options` are for the time until
+   * the change begins.
+   */
+  async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
     const { lock } = this.#segment;
     for (;;) {
       if (lock.tryAcquire()) {
         if (this.#isWhole) return this.#change(change);
         lock.release();
       } else {
-        const held = await lock.hold();
+        const held = await lock.hold("exclusive", options);
         try {
           // Unless the program has called releaseAll() in between. Perhaps it is another task's by
           // now, which is to go on later: that is as good, but then it is not ours to let go.
