@@ -47,7 +47,7 @@ import {
   stillInitializing,
 } from "./requests.ts";
 import { backendOfSegment, handleOf, Segment, setRepair } from "./segment.ts";
-import { Signal } from "./signal.ts";
+import { segmentOfSignal, Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
@@ -546,12 +546,9 @@ export class Registry implements Disposable {
    * `TIMEOUT`.
    */
   signal(name: string): Signal {
-    const backend = this.#open();
-    encodeName("signal", name);
-    if (name === "") throw new DsmrError("NAME_INVALID", "The signal name is empty.");
-    const signal = new Signal(name, () => this.#open().ownSegmentSync(`\u0001!${name}`, 64));
-    backend.ownSegmentSync(`\u0001!${name}`, 64);
-    return signal;
+    const segment = segmentOfSignal(name);
+    this.#open();
+    return new Signal(name, () => this.#open().ownSegmentSync(segment, 64));
   }
 
   /**

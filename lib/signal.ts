@@ -9,8 +9,96 @@
  */
 
 import { DsmrError } from "./errors.ts";
+import { describe, encodeName, quote } from "./ffi/native.ts";
 import type { Segment } from "./segment.ts";
-import type { AsyncWaitOptions } from "./wait.ts";
+import { type AsyncWaitOptions, checkWaitOptions } from "./wait.ts";
+
+/** Names of segments have two bytes more, and those are ours. */
+const NAME_MAX = 61;
+const PREFIX = "\u0001!";
+
+/** What a signal's segment is called. Refuses names that signals cannot have. */
+export function segmentOfSignal(name: string): string {
+  const { length } = encodeName("signal", name);
+  if (length === 0) {
+    throw new DsmrError(
+      "NAME_INVALID",
+      `The signal name is empty. Give it 1 to ${NAME_MAX} bytes of UTF-8.`,
+    );
+  }
+  if (length > NAME_MAX) {
+    throw new DsmrError(
+      "NAME_TOO_LONG",
+      `The signal name ${quote(name)} has ${length} bytes of UTF-8, ${NAME_MAX} are allowed. ` +
+        "Shorten it.",
+      { actual: length, requested: NAME_MAX },
+    );
+  }
+  if (/[\0/]/.test(name)) {
+    throw new DsmrError(
+      "NAME_INVALID",
+      `The signal name ${quote(name)} has a NUL or a slash in it. Names have neither.`,
+    );
+  }
+  return `${PREFIX}${name}`;
+}
+
+/** A message without the names of the library's own segments, which nobody knows. */
+function inOthersWords(name: string, message: string): string {
+  let text = message;
+  // The native library shows "?" for what is not to be printed.
+  for (const mark of ["\u0001", "?"]) {
+    text = text.replaceAll(`segment "${mark}!${name}"`, "it")
+      .replaceAll(`segment "${mark}parking"`, "the table of those who wait");
+  }
+  return text;
+}
+
+/** What went wrong with the library's own segments, told of the signal. */
+function ofSignal(name: string, thrown: unknown): unknown {
+  if (!(thrown instanceof DsmrError)) return thrown;
+  const { code, message, actual, requested, errno } = thrown;
+  const signal = `Signal "${name}"`;
+  switch (code) {
+    case "DETACHED":
+    case "CLOSED":
+      return new DsmrError(
+        "CLOSED",
+        `${signal} is gone: its registry was closed or destroyed. Open it again.`,
+        { cause: thrown },
+      );
+    case "TIMEOUT":
+      return new DsmrError(
+        "TIMEOUT",
+        `${signal} cannot be used: a stopped process is in the middle of changing who waits. ` +
+          "Continue or end it.",
+        { cause: thrown },
+      );
+    default:
+      return new DsmrError(
+        code,
+        `${signal}: ${inOthersWords(name, message)}`,
+        {
+          cause: thrown,
+          ...(actual === undefined ? {} : { actual }),
+          ...(requested === undefined ? {} : { requested }),
+          ...(errno === undefined ? {} : { errno }),
+        },
+      );
+  }
+}
+
+function checkSince(since: unknown): number | undefined {
+  // As omitted, which the types do not say.
+  if (since === undefined || since === null) return undefined;
+  if (typeof since !== "number") {
+    throw new TypeError(`\`since\` is ${describe(since)}, not a number.`);
+  }
+  if (Number.isInteger(since) && since >= 0 && since <= 0xffffffff) return since;
+  throw new RangeError(
+    `\`since\` is ${since}; it must be a whole number from 0 to 4294967295, as \`sequence\` gives.`,
+  );
+}
 
 /** Options of {@linkcode Signal.waitSync}. */
 export interface SignalWaitOptions {
@@ -43,7 +131,7 @@ export interface SignalWaitOptions {
  * ```
  */
 export class Signal {
-  readonly #open: () => Segment;
+  readonly #segment: () => Segment;
 
   /** The signal's name. */
   readonly name: string;
@@ -53,12 +141,26 @@ export class Signal {
    *
    * @ignore
    */
-  constructor(name: string, open: () => Segment) {
+  constructor(name: string, segment: () => Segment) {
     this.name = name;
-    this.#open = open;
+    this.#segment = segment;
+    // Who asks for a signal has one, or hears why not.
+    this.#open();
   }
 
-  /** How many notifications there have been, as 32 bits. */
+  #open(): Segment {
+    try {
+      return this.#segment();
+    } catch (thrown) {
+      throw ofSignal(this.name, thrown);
+    }
+  }
+
+  /**
+   * How many notifications there have been, as 32 bits.
+   *
+   * @throws {DsmrError} `CLOSED`.
+   */
   get sequence(): number {
     return Atomics.load(new Int32Array(this.#open().buffer), 0) >>> 0;
   }
@@ -86,18 +188,31 @@ export class Signal {
   #notify(count: number): number {
     const segment = this.#open();
     Atomics.add(new Int32Array(segment.buffer), 0, 1);
-    return segment.notify(0, count);
+    try {
+      return segment.notify(0, count);
+    } catch (thrown) {
+      throw ofSignal(this.name, thrown);
+    }
   }
 
   /**
    * Waits for the next notification, or for one since `since`. Blocks the thread.
    *
    * @returns the present {@linkcode sequence}.
-   * @throws {DsmrError} `TIMEOUT`, `CLOSED`. {@linkcode RangeError}: the timeout.
+   * @throws {DsmrError} `TIMEOUT`. `CLOSED`: also while waiting. `NO_SPACE`: 16,384 waits are
+   * pending in the registry. {@linkcode RangeError}: the timeout, or `since`.
+   * {@linkcode TypeError}: an option of the wrong type.
    */
   waitSync(options?: SignalWaitOptions): number {
-    const { since = this.sequence, timeout } = options ?? {};
-    const outcome = this.#open().waitSync(0, since, timeout === undefined ? {} : { timeout });
+    const { timeout } = checkWaitOptions(options);
+    const segment = this.#open();
+    const since = checkSince(options?.since) ?? this.sequence;
+    let outcome: string;
+    try {
+      outcome = segment.waitSync(0, since, timeout === undefined ? {} : { timeout });
+    } catch (thrown) {
+      throw ofSignal(this.name, thrown);
+    }
     if (outcome === "timed-out") throw this.#late(timeout);
     return this.sequence;
   }
@@ -108,8 +223,21 @@ export class Signal {
    * @throws As {@linkcode waitSync}; the signal's reason.
    */
   async wait(options?: SignalWaitOptions & AsyncWaitOptions): Promise<number> {
-    const { since = this.sequence, ...waiting } = options ?? {};
-    const outcome = await this.#open().wait(0, since, waiting);
+    const waiting = checkWaitOptions(options);
+    const since = checkSince(options?.since);
+    waiting.signal?.throwIfAborted();
+    const segment = this.#open();
+    const seen = since ?? this.sequence;
+    let outcome: string;
+    try {
+      outcome = await segment.wait(0, seen, waiting);
+    } catch (thrown) {
+      // An abort's reason may be anything, also an error of ours: it stays what it is.
+      const { signal } = waiting;
+      throw signal?.aborted === true && thrown === signal.reason
+        ? thrown
+        : ofSignal(this.name, thrown);
+    }
     if (outcome === "timed-out") throw this.#late(waiting.timeout);
     return this.sequence;
   }
@@ -129,15 +257,18 @@ export class Signal {
    * @throws {DsmrError} `CLOSED`. The signal's reason.
    */
   notifications(options?: { signal?: AbortSignal }): AsyncIterableIterator<number> {
-    return this.#iterate(this.sequence, options);
+    const { signal } = checkWaitOptions(options);
+    return this.#iterate(this.sequence, signal === undefined ? {} : { signal });
   }
 
   async *#iterate(
     since: number,
-    options: { signal?: AbortSignal } | undefined,
+    options: { signal?: AbortSignal },
   ): AsyncIterableIterator<number> {
     for (;;) {
       const now = await this.wait({ since, ...options });
+      // Who has counted up wakes a moment later. If we have counted that one, it is not news.
+      if (now === since) continue;
       yield now - since >>> 0;
       since = now;
     }

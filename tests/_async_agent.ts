@@ -31,6 +31,24 @@ export type AsyncCommand =
   /** Waits on the word so many times at once; reports how many were told. */
   | { do: "waitAll"; segment: string; count: number }
   | ({ do: "notify"; count?: number } & At)
+  /** Of the registry's signal of that name. */
+  | {
+    do: "signal";
+    name: string;
+    how: "notify" | "notifyAll" | "wait" | "waitSync";
+    since?: number;
+  }
+  /** Notifies in every turn of the loop, until told to go. */
+  | { do: "signalUntilGo"; name: string }
+  /** Waits on the signal so many times at once. */
+  | { do: "signalWaits"; name: string; count: number }
+  /** Notifies so many times, in several turns of the loop. */
+  | { do: "signalMany"; name: string; count: number }
+  /** Goes through notifications until there were so many; reports how many it was told of. */
+  | { do: "signalCount"; name: string; count: number }
+  /** Reports the first change from now on, as "type name-or-pid". */
+  | { do: "watch" }
+  | { do: "drop"; segment: string }
   /** Takes the lock and lets go of it for ever: so many microseconds inside and outside. */
   | { do: "contend"; segment: string; inside: number; outside: number }
   /** How often the event loop has turned since the first of these. Keeps it turning. */
@@ -232,6 +250,53 @@ async function perform(command: AsyncCommand): Promise<Report> {
     }
     case "notify":
       return { value: attached(command.segment).notify(command.at ?? 0, command.count) };
+    case "signal": {
+      const signal = opened().signal(command.name);
+      if (command.how === "notify") return { value: signal.notify() ? 1 : 0 };
+      if (command.how === "notifyAll") return { value: signal.notifyAll() };
+      const options = command.since === undefined ? {} : { since: command.since };
+      if (command.how === "waitSync") return { value: signal.waitSync(options) };
+      return { value: await signal.wait(options) };
+    }
+    case "signalUntilGo": {
+      const signal = opened().signal(command.name);
+      let isOver = false;
+      goOn = () => isOver = true;
+      while (!isOver) {
+        signal.notify();
+        await turn();
+      }
+      return {};
+    }
+    case "signalWaits": {
+      const signal = opened().signal(command.name);
+      await Promise.all(Array.from({ length: command.count }, () => signal.wait()));
+      return {};
+    }
+    case "signalMany": {
+      const signal = opened().signal(command.name);
+      for (let i = 0; i < command.count; i++) {
+        signal.notifyAll();
+        if (i % 3 === 0) await turn();
+      }
+      return {};
+    }
+    case "signalCount": {
+      let value = 0;
+      for await (const count of opened().signal(command.name)) {
+        value += count;
+        if (value >= command.count) break;
+      }
+      return { value };
+    }
+    case "watch": {
+      const { value: change } = await opened().watch().next();
+      if (change === undefined) throw new Error("The watch has ended.");
+      const what = "segment" in change ? change.segment.name : change.backend.pid;
+      return { said: `${change.type} ${what}` };
+    }
+    case "drop":
+      return { value: opened().dropSegment(command.segment) ? 1 : 0 };
     case "contend":
       return await contend(attached(command.segment), command.inside, command.outside);
     case "syncBeforeFirst": {
