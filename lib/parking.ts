@@ -134,7 +134,10 @@ export class Parking {
     for (let i = 0; i < BUCKETS * BUCKET_WORDS; i++) table.set(table.header + i, 0);
     const rows: number[] = [];
     for (let row = 0; row < table.used; row++) {
-      if (table.word(table.place(row) + STATE) === PARKED) rows.push(row);
+      const state = table.word(table.place(row) + STATE);
+      if (state === PARKED) rows.push(row);
+      // The dead one may have been about to tell its owner.
+      if (state === NOTIFIED) this.#tell(row);
     }
     rows.sort((a, b) => table.compareBirths(a, b));
     for (const row of rows) this.#chain(row, this.#bucket(this.#addressOf(row)));
@@ -339,11 +342,14 @@ export class Parking {
   }
 
   #notify(row: number): void {
-    const table = this.#table;
     this.#unchain(row);
-    table.set(table.place(row) + STATE, NOTIFIED);
-    // Both ways: whether the row's owner blocks or not is its own business.
-    table.wake(table.place(row) + STATE);
-    table.post(row);
+    this.#table.set(this.#table.place(row) + STATE, NOTIFIED);
+    this.#tell(row);
+  }
+
+  /** Both ways: whether the row's owner blocks or not is its own business. */
+  #tell(row: number): void {
+    this.#table.wake(this.#table.place(row) + STATE);
+    this.#table.post(row);
   }
 }
