@@ -170,7 +170,7 @@ pub fn build(b: *std.Build) void {
         run.stdio = .inherit;
         run.disable_zig_progress = true;
         run.addPassthruArgs();
-        // Tests measure time bounds, so no compiler runs beside them.
+        // Built first, all of them: a compiler beside the tests would slow their races down.
         for (programs) |other| run.step.dependOn(&other.step);
         tests.dependOn(&run.step);
     }

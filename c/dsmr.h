@@ -453,7 +453,8 @@ DSMR_API int32_t dsmr_lock_try(uint32_t lock, uint32_t mode);
  *
  * Returns ACQUIRED or ABANDONED; BUSY; or, with nothing left behind: TIMEOUT, DEADLOCK (its
  * holder waits, in the end, for this backend; found after some 20 ms), ALREADY_HELD,
- * NO_SPACE, CLOSED (also: the registry was destroyed while waiting), UNSUPPORTED.
+ * NO_SPACE, CLOSED (also: the registry was destroyed while waiting), UNSUPPORTED, CORRUPT (the
+ * lock was overwritten, or names a holder that does not hold it).
  */
 DSMR_API int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
 

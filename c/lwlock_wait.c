@@ -109,7 +109,7 @@ bool lwlock_seems_damaged(const struct claim *claim) {
 static void start_starving(struct claim *claim) {
   uint32_t mine = claim->token | (claim->mode == LWLOCK_EXCLUSIVE ? STARVING_EXCLUSIVE : 0);
   uint32_t nobody = 0;
-  /* The name first: a flag without a name is cleared by whoever meets it. */
+  /* The name first: who meets the flag finds whose it is. A flag without a name keeps nobody. */
   if (!atomic_compare_exchange_strong(&claim->lock->starving, &nobody, mine)) return;
   claim->is_starving = true;
   atomic_fetch_or(&claim->lock->owner, LOCK_STARVING);

@@ -15,9 +15,9 @@
 #define SLICE_NS 100000000u
 
 /*
- * Who has been told that a lock is free and does not come for so long passes it on. Behind one
- * that starves the others wait though the lock is free, so that it gets it; but a thread that is
- * busy with something else may be waiting for one of them, and no look for cycles finds that.
+ * Who has been told that a lock is free and does not come for so long: the next sleeper is woken
+ * in its stead. Behind one that starves the others queue for as long as lwlock.c lets them
+ * (STARVE_CHANCE_MS), so waking them earlier would be for nothing.
  */
 #define ANSWER_NS 1000000u
 #define STARVING_NS 10000000u

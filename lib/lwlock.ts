@@ -103,7 +103,8 @@ export class LWLock {
    * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by this backend, in any mode; `DEADLOCK`:
    * its holder waits, in the end, for this backend (found after some 20 ms; exactly one of the
    * cycle gets it); `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
-   * (see `cause`), the lock is released and still abandoned; `DETACHED`, `CLOSED`. After
+   * (see `cause`), the lock is released and still abandoned; `CORRUPT`: the lock was overwritten, or
+   * names a holder that does not hold it; `DETACHED`, `CLOSED`. After
    * any of these it is not held.
    */
   acquireSync(mode: LockMode = "exclusive", options?: WaitOptions): void {
