@@ -7,7 +7,7 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { WebLock } from "../lib/mod.ts";
 import {
   type Check,

@@ -1,7 +1,7 @@
 /** The async forms of a lock whose holder has died inside. */
 
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { Segment } from "../lib/mod.ts";
 import { assertNothingLeft, assertRefused, attach, holder, SIZE } from "./_async.ts";
 import { assertFails, inScene, until } from "./_scene.ts";

@@ -1,7 +1,7 @@
 /** Opening and initialising without blocking. */
 
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { type LWLock, Registry, type Segment } from "../lib/mod.ts";
 import {
   assertChecksOptions,

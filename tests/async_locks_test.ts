@@ -1,7 +1,7 @@
 /** The async forms of a lock, among the tasks of one isolate. */
 
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { LockMode } from "../lib/mod.ts";
 import {
   assertChecksOptions,

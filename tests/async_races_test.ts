@@ -2,7 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import process from "node:process";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { DsmrError, type LWLock, Registry } from "../lib/mod.ts";
 import { attach, isLinux, observe, Party, party, SIZE, turn } from "./_async.ts";
 import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { DsmrError, Registry } from "../lib/mod.ts";
 import { assertRefused, assertRejectedWith, isLinux, observe, Party, turn } from "./_async.ts";
 import { inScene, type Scene, succeeded, until } from "./_scene.ts";

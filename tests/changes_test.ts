@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import process from "node:process";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { type Change, Registry } from "../lib/mod.ts";
 import { assertRefused, assertRejectedWith, observe, Party, turn } from "./_async.ts";
 import { assertFails, inScene, type Scene, succeeded } from "./_scene.ts";

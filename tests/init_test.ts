@@ -1,7 +1,7 @@
 /** The init callback: failing, nested, waited for, and waiting in a circle. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { DsmrError, type Registry } from "../lib/mod.ts";
 import { assertFailed, assertFails, inScene, succeeded, until } from "./_scene.ts";
 import { Child, commandLine, otherThan, runtimes } from "./_spawn.ts";

@@ -1,7 +1,7 @@
 /** Bad input: names, sizes and limits. Each is refused, by name and number, and leaves nothing. */
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { type DsmrErrorCode, Registry } from "../lib/mod.ts";
 import { assertFails, inScene } from "./_scene.ts";
 import { runtimes } from "./_spawn.ts";

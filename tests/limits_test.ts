@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { Registry, type Segment } from "../lib/mod.ts";
 import { assertFailed, assertFails, inScene, type Scene, succeeded } from "./_scene.ts";
 import { runtimes } from "./_spawn.ts";

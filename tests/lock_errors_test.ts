@@ -1,7 +1,7 @@
 /** Locks: repairing what the dead have left, Workers, and what is refused. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { LockMode, Registry, Repair, Segment } from "../lib/mod.ts";
 import { assertFailed, assertFails, inScene, type Scene, succeeded } from "./_scene.ts";
 import { type RuntimeName, runtimes } from "./_spawn.ts";

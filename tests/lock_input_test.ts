@@ -1,7 +1,7 @@
 /** Locks: what is given to their calls, what a repair may do, and cycles of every kind of wait. */
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { Registry, Repair, Segment, Tranche, WaitOptions } from "../lib/mod.ts";
 import type { Command, Report } from "./_agent.ts";
 import { assertFailed, assertFails, inScene, type Scene, succeeded } from "./_scene.ts";

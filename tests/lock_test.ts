@@ -1,7 +1,7 @@
 /** Locks: across processes of both runtimes, and through the deaths of their holders. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { LockMode, Registry, Segment } from "../lib/mod.ts";
 import type { Report } from "./_agent.ts";
 import { assertFailed, assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";

@@ -10,7 +10,7 @@ import {
 import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { DsmrError, Registry } from "../lib/mod.ts";
 import { assertFailed, assertFails, inScene, succeeded, until } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";

@@ -1,7 +1,7 @@
 /** Segments, as one process sees them, and as two do one after the other. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { Segment } from "../lib/mod.ts";
 import { assertFails, inScene, succeeded } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";

@@ -1,7 +1,7 @@
 /** Signals: condition variables by name, across processes. */
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { Registry, type Signal } from "../lib/mod.ts";
 import {
   assertChecksOptions,

@@ -3,7 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { readFileSync } from "node:fs";
 import process from "node:process";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { inScene, type Scene, until } from "./_scene.ts";
 import { Child, commandLine, otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
 import type { LocksCommand, RequestCommand } from "./_web_locks_member.ts";

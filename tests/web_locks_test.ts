@@ -1,7 +1,7 @@
 /** Locks by name: what the Web Locks specification says, within one program. */
 
 import { assert, assertEquals } from "@std/assert";
-import { after, test } from "node:test";
+import { after, test } from "./_declare.ts";
 import { type DsmrError, Registry } from "../lib/mod.ts";
 import { inScene, Scene } from "./_scene.ts";
 import { hold, type Locks } from "./_web_locks.ts";

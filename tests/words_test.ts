@@ -1,7 +1,7 @@
 /** Waiting on words of segments: Atomics.wait, waitAsync and notify across processes. */
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { Registry, type Segment } from "../lib/mod.ts";
 import {
   assertChecksOptions,
