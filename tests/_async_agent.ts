@@ -102,19 +102,30 @@ function spin(microseconds: number): void {
   while (performance.now() < end) { /* Nothing. */ }
 }
 
+/** SIGKILL and SIGSTOP. */
+const UNBLOCKABLE = 0x40100n;
+/** The two that the C library keeps for itself: programs cannot block them. */
+const LIBC_SIGNALS = 0x180000000n;
+
+/** The signals that a thread of this process has blocked; none if it has just ended. */
+function blockedSignals(task: string): bigint {
+  let status: string;
+  try {
+    status = readFileSync(`/proc/self/task/${task}/status`, "utf8");
+  } catch {
+    return 0n;
+  }
+  return BigInt(`0x${/^SigBlk:\s*(\S+)/m.exec(status)?.[1] ?? "0"}`);
+}
+
 /** The watching thread is the one that has every signal blocked. */
 export function watchingThreads(): number {
   let count = 0;
   for (const task of readdirSync("/proc/self/task")) {
-    let status: string;
-    try {
-      status = readFileSync(`/proc/self/task/${task}/status`, "utf8");
-    } catch {
-      continue; // It has just ended.
-    }
-    const blocked = /^SigBlk:\s*(\S+)/m.exec(status)?.[1] ?? "0";
-    // All but SIGKILL, SIGSTOP, and the two that the C library keeps for itself.
-    if ((BigInt(`0x${blocked}`) | 0x180040100n) === 0xffffffffffffffffn) count++;
+    let blocked: bigint;
+    // In a thread that is being made everything is blocked, until it runs: look again.
+    do blocked = blockedSignals(task); while ((blocked & LIBC_SIGNALS) === LIBC_SIGNALS);
+    if ((blocked | LIBC_SIGNALS | UNBLOCKABLE) === 0xffffffffffffffffn) count++;
   }
   return count;
 }

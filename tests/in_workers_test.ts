@@ -41,9 +41,9 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
 };
 
 for (const [file, left] of Object.entries(FILES)) {
-  // Another module than the one that the runner may have loaded in this process.
-  const path = new URL(`./${file}?collected`, import.meta.url).href;
-  const { tests, endings } = await collect(() => import(path));
+  // Another module than the one that the runner may have loaded in this process. By a relative
+  // name: in a file URL Bun overlooks the query.
+  const { tests, endings } = await collect(() => import(`./${file}?collected`));
   for (const ending of endings) await ending();
 
   const names = tests.map(({ name }) => name);
