@@ -123,7 +123,7 @@ export function watchingThreads(): number {
   let count = 0;
   for (const task of readdirSync("/proc/self/task")) {
     let blocked: bigint;
-    // In a thread that is being made everything is blocked, until it runs: look again.
+    // In a thread that is being made these are blocked, too, until it runs: look again.
     do blocked = blockedSignals(task); while ((blocked & LIBC_SIGNALS) === LIBC_SIGNALS);
     if ((blocked | LIBC_SIGNALS | UNBLOCKABLE) === 0xffffffffffffffffn) count++;
   }

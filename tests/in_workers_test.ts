@@ -4,10 +4,11 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { readdirSync } from "node:fs";
 import { after, collect, test } from "./_declare.ts";
 import { SuiteWorker } from "./_suite_worker.ts";
 
-/** What is left out, for a reason. */
+/** Why tests are left out. */
 const ELSEWHERE = "what is tested is in other processes, whichever thread looks on";
 
 /** One Worker for each, one after the other; and what is left out of it. */
@@ -40,6 +41,28 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   ],
 };
 
+/** The other files, which are run on the main thread only. */
+const MAIN_THREAD: Readonly<Record<string, string>> = {
+  "abi_test.ts": "reads sources",
+  "assert_test.ts": "tests the tests' own assertions",
+  "death_test.ts": ELSEWHERE,
+  "examples_test.ts": ELSEWHERE,
+  "files_test.ts": "sets the umask, which is the process's",
+  "in_workers_test.ts": "is this one",
+  "libc_test.ts": ELSEWHERE,
+  "namespaces_test.ts": ELSEWHERE,
+  "permissions_test.ts": ELSEWHERE,
+  "race_test.ts": ELSEWHERE,
+  "runtimes_test.ts": ELSEWHERE,
+  "storm_test.ts": ELSEWHERE,
+  "workers_test.ts": ELSEWHERE,
+};
+
+test("every file of tests is run in a Worker, or there is a reason why not", () => {
+  const all = readdirSync(new URL(".", import.meta.url)).filter((name) => /_test\.ts$/.test(name));
+  assertEquals([...Object.keys(FILES), ...Object.keys(MAIN_THREAD)].sort(), all.sort());
+});
+
 for (const [file, left] of Object.entries(FILES)) {
   // Another module than the one that the runner may have loaded in this process. By a relative
   // name: in a file URL Bun overlooks the query.
@@ -63,7 +86,7 @@ for (const [file, left] of Object.entries(FILES)) {
   for (const name of chosen) test(`in a Worker: ${file}: ${name}`, () => suite.run(name));
 
   test(`in a Worker: ${file}: ${chosen.length} tests were run, and nothing is left`, async () => {
-    assertEquals([...suite.ran], chosen);
+    assertEquals([...suite.ran], chosen, "not all have run, or there is a filter");
     await suite.end();
   });
 }
