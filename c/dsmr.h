@@ -588,7 +588,9 @@ DSMR_API int32_t dsmr_watch_end(uint32_t watch);
 DSMR_API int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode);
 
 /* As dsmr_lock_wait_for_variable, likewise; both halves of the offset 0xffffffff: just until it
- * is not held exclusively. Returns 0, 1, or a watch's id, or an error of that call. */
+ * is not held exclusively. Waits also for the calling backend itself, whose tasks may change the
+ * variable, or let go, while another waits. Returns 0, 1, or a watch's id, or an error of that
+ * call. */
 DSMR_API int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low,
                                           uint32_t offset_high, uint64_t *value);
 

@@ -78,7 +78,6 @@ int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t of
   uint64_t place = 0;
   int32_t outcome = claim_find(lock, &claim);
   if (outcome != 0) return outcome;
-  if (claim->state == CLAIM_HELD && claim->mode == LWLOCK_EXCLUSIVE) return DSMR_E_ALREADY_HELD;
   _Atomic uint64_t *variable = NULL;
   if (offset_low != UINT32_MAX || offset_high != UINT32_MAX) {
     outcome = claim_place(claim->attachment, offset_low, offset_high, sizeof(uint64_t), &place,

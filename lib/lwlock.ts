@@ -311,9 +311,11 @@ export class LWLock {
   }
 
   /**
-   * As {@linkcode waitForVarSync}, without blocking.
+   * As {@linkcode waitForVarSync}, without blocking. The holder may be this isolate itself,
+   * where another task changes the variable or lets go.
    *
-   * @throws As {@linkcode waitForVarSync}; the signal's reason.
+   * @throws As {@linkcode waitForVarSync}, but for `ALREADY_HELD` and `DEADLOCK`; the signal's
+   * reason. {@linkcode RangeError}: the timeout.
    */
   async waitForVar(
     byteOffset: number,
@@ -339,11 +341,12 @@ export class LWLock {
     const timeout = options.timeout ?? -1;
     return wait({
       attempt: () => {
-        const status = this.#calls.dsmr_lock_watch_variable(this.#handle, low, high, bytes);
-        // Another task of this isolate has it by now, so the holder waited for has let go.
-        if (isElsewhere && native().codeOf.get(status) === "ALREADY_HELD") return 0;
-        isElsewhere = true;
-        return this.#check(status, timeout);
+        // This isolate has it by now, so the holder waited for has let go.
+        if (isElsewhere && this.#calls.dsmr_lock_state(this.#handle) % 4 === EXCLUSIVE) return 0;
+        return this.#check(
+          this.#calls.dsmr_lock_watch_variable(this.#handle, low, high, bytes),
+          timeout,
+        );
       },
       late: () => this.#failure("TIMEOUT", timeout),
     }, options);
@@ -450,7 +453,9 @@ export class LWLock {
    * holder changes them with {@linkcode updateVar}.
    *
    * @throws {DsmrError} `SIZE_INVALID`: the offset is no multiple of 8 inside the segment.
-   * `ALREADY_HELD`: exclusively, by this backend. `TIMEOUT`, `DETACHED`, `CLOSED`.
+   * `ALREADY_HELD`: exclusively, by this backend, and `DEADLOCK`: by a task of it, which could
+   * not go on; or the holder waits, in the end, for this backend. `TIMEOUT`. `CORRUPT`: the lock
+   * was overwritten. `DETACHED`, `CLOSED`.
    */
   waitForVarSync(byteOffset: number, expected: bigint, options?: WaitOptions): VarState {
     const [low, high] = halves(byteOffset);
@@ -469,6 +474,7 @@ export class LWLock {
         timeout,
       );
     } while (status === BUSY);
+    if (status < 0 && this.#isOwnTasks(status) && this.#tasks().holders > 0) throw this.#ownTask();
     this.#check(status, timeout);
     return { released: status === 0, value: value[0] ?? 0n };
   }

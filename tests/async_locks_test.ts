@@ -428,8 +428,83 @@ for (const runtime of runtimes) {
         false,
       ]);
       assertEquals(await lock.waitForVar(0, 7n), { released: true, value: 7n });
-      await lock.with("exclusive", () => assertRefused(lock.waitForVar(0, 7n), "ALREADY_HELD"));
       assertEquals(new BigUint64Array(segment.buffer)[0], 7n);
       assertNothingLeft(registry, lock);
     }));
 }
+
+test("waitForVar waits for another task of its isolate, and for sync code of it", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const takes: (() => unknown)[] = [() => lock.acquire(), () => lock.acquireSync()];
+    let value = 0n;
+    for (const take of takes) {
+      await take();
+      const changes = [
+        () => lock.updateVar(0, ++value),
+        () => lock.release(),
+        () => lock.updateVar(0, value, { release: true }),
+        () => registry.releaseAll(),
+      ];
+      for (const [i, change] of changes.entries()) {
+        const before = value;
+        const waits = [
+          lock.waitForVar(0, before),
+          lock.waitForVar(0, before, { timeout: 60_000 }),
+        ].map(observe);
+        await assertRefused(lock.waitForVar(0, before, { timeout: 1 }), "TIMEOUT", '"a"');
+        assertEquals(await lock.waitForVar(0, before + 9n), { released: false, value: before });
+        // Whatever is due has been done, and the watch looked at once more.
+        for (let turns = 0; turns < 3; turns++) await turn();
+        assertEquals(waits.map(({ settled }) => settled), [false, false]);
+        change();
+        for (const { promise } of waits) {
+          assertEquals(await promise, { released: i > 0, value });
+        }
+        if (i > 0) await take();
+      }
+      lock.release();
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("waitForVar is not ended by a task that holds it shared, nor by one that waits", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await lock.acquire("shared");
+    const writer = observe(lock.acquire("exclusive"));
+    assertEquals(await lock.waitForVar(0, 0n), { released: true, value: 0n });
+    lock.release();
+    await writer.promise;
+    const reader = observe(lock.acquire("shared"));
+    const waiting = observe(lock.waitForVar(0, 0n));
+    await turn();
+    assertEquals([reader.settled, waiting.settled], [false, false]);
+    lock.updateVar(0, 1n, { release: true });
+    assertEquals(await waiting.promise, { released: true, value: 0n });
+    await reader.promise;
+    lock.release();
+    assertNothingLeft(registry, lock);
+  }));
+
+test("waitForVarSync is DEADLOCK while a task holds the lock, ALREADY_HELD after acquireSync", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const wait = () => lock.waitForVarSync(0, 0n);
+    await lock.with("exclusive", () => {
+      assertFails(wait, "DEADLOCK", '"a"', "Await the async form");
+    });
+    lock.acquireSync();
+    assertFails(wait, "ALREADY_HELD", '"a"');
+    // Also when a task waits: it does not hold it.
+    const task = lock.acquire();
+    assertFails(wait, "ALREADY_HELD", '"a"');
+    lock.release();
+    await task;
+    assertFails(wait, "DEADLOCK", '"a"');
+    lock.release();
+    await lock.acquire("shared");
+    assertEquals(wait(), { released: true, value: 0n });
+    lock.release();
+    assertNothingLeft(registry, lock);
+  }));
