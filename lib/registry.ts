@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Backend, TABLE_PATIENCE_MS } from "./backend.ts";
+import { Backend, type SegmentOptions, TABLE_PATIENCE_MS } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
 import {
@@ -29,7 +29,7 @@ import {
   type TrancheInfo,
   type WaitInfo,
 } from "./listing.ts";
-import { insideInit, isInsideInit } from "./init_scope.ts";
+import { insideInit, insideInitSync, isInsideInit } from "./init_scope.ts";
 import { isPromise } from "./promise.ts";
 import {
   type AsyncInitCallback,
@@ -42,6 +42,7 @@ import {
   initFailed,
   limit,
   type OpenOptions,
+  ownTaskInitializes,
   recursion,
   type SegmentRequest,
   stillInitializing,
@@ -237,7 +238,7 @@ export class Registry implements Disposable {
    * was given. `INIT_FAILED`: `init` threw, see `cause`, or returned a promise, or
    * detached the segment; the segment is free again.
    * `INIT_RECURSION`: asked for by its own `init`. `DEADLOCK`: its initialiser waits for this
-   * backend. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no room, nothing is left behind.
+   * backend, or is another task of this program. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no room, nothing is left behind.
    * `PERMISSION`, `CORRUPT`: its file is refused, or the runtime must not use memory. `CLOSED`: the registry was closed or
    * destroyed.
    *
@@ -268,7 +269,7 @@ export class Registry implements Disposable {
       return known;
     }
     const { arg, lifetime = "registry", timeout, repair } = options ?? {};
-    const segment = backend.beginSync(name, {
+    const segment = this.#beginSync(backend, name, {
       size: size === undefined ? 0 : checkSize(name, size),
       lifetime,
       timeout_ms: encodeTimeout(timeout),
@@ -276,7 +277,10 @@ export class Registry implements Disposable {
     setRepair(segment, repair);
     if (segment.found) return segment;
     try {
-      const result: unknown = init?.(segment, arg as Argument);
+      const result: unknown = init === undefined ? undefined : insideInitSync(
+        backend.startInitializing(segment),
+        () => init(segment, arg as Argument),
+      );
       if (isPromise(result)) {
         throw new TypeError(
           "The callback returned a promise, but the segment must be complete when it returns. Await " +
@@ -288,8 +292,23 @@ export class Registry implements Disposable {
       segment.detach();
       throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
     }
-    this.#commit(backend, segment);
+    try {
+      this.#commit(backend, segment);
+    } finally {
+      backend.endInitializing(segment);
+    }
     return segment;
+  }
+
+  #beginSync(backend: Backend, name: string, options: SegmentOptions): Segment {
+    try {
+      return backend.beginSync(name, options);
+    } catch (error) {
+      // The library knows the thread; which task of it this is, is known here.
+      const isOwn = error instanceof DsmrError && error.code === "INIT_RECURSION";
+      if (!isOwn || isInsideInit(backend.instance, name)) throw error;
+      throw ownTaskInitializes(name);
+    }
   }
 
   #commit(backend: Backend, segment: Segment): void {
@@ -347,13 +366,13 @@ export class Registry implements Disposable {
         if (known !== undefined && (size === undefined || size === known.size)) {
           return { segment: known, isOurs: false };
         }
+        if (isInsideInit(backend.instance, name)) throw recursion(name);
         const other = backend.initializing(name);
         if (other === undefined) {
           const begun = await backend.begin(name, { ...request, timeout_ms: 0 }, left);
           if (begun !== undefined) return begun;
           continue;
         }
-        if (isInsideInit(backend, name)) throw recursion(name);
         await within(other, left, () => stillInitializing(name, waiting.timeout));
       }
     }, waiting);
@@ -362,7 +381,10 @@ export class Registry implements Disposable {
     try {
       try {
         if (init !== undefined) {
-          await insideInit(backend, name, () => init(segment, arg as Argument));
+          await insideInit(
+            backend.initialization(segment),
+            () => init(segment, arg as Argument),
+          );
         }
       } catch (cause) {
         segment.detach();

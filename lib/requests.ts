@@ -147,6 +147,15 @@ export function recursion(name: string): DsmrError {
   );
 }
 
+/** Asked for by sync code while a task initialises it. */
+export function ownTaskInitializes(name: string): DsmrError {
+  return new DsmrError(
+    "DEADLOCK",
+    `Segment "${name}" is being initialised by a task of this program. Blocking here would keep ` +
+      "it from ever ending. Await getNamedSegment instead.",
+  );
+}
+
 /** Another task took too long. */
 export function stillInitializing(name: string, timeout: number | undefined): DsmrError {
   return new DsmrError(
