@@ -20,6 +20,7 @@ import {
   type LockMode,
   modeNumber,
   NOT_YET,
+  SHARED,
   STATE_ABANDONED,
   STATE_WANTED,
   type VarState,
@@ -37,6 +38,15 @@ export type Repair = (segment: Segment) => void;
 
 /** The lock's segment was detached, or all its locks released: no task holds it any more. */
 export let forgetHolds: (lock: LWLock) => void;
+/**
+ * Runs `change` with the lock held exclusively, in the turn in which it is acquired: see the
+ * queue's `run`. Nobody mends: the change sees that the lock is abandoned.
+ */
+export let runInside: <Result>(
+  lock: LWLock,
+  change: () => Result,
+  options: AsyncWaitOptions | undefined,
+) => Promise<Result>;
 
 /**
  * A lock in a segment: PostgreSQL's LWLock, with timeouts, and with recovery.
@@ -79,6 +89,12 @@ export class LWLock {
       lock.#anonymous.length = 0;
       lock.#queue?.forgetHolds();
     };
+    runInside = async (lock, change, options) => {
+      const checked = checkWaitOptions(options);
+      checked.signal?.throwIfAborted();
+      void lock.#segment.buffer;
+      return await lock.#tasks().run(change, checked);
+    };
   }
 
   /**
@@ -100,9 +116,13 @@ export class LWLock {
    * It is to be had, too, when its exclusive holder has died inside and may have left the data
    * half-changed: give the segment a `repair`, or look at {@linkcode abandoned} then.
    *
-   * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by this backend, in any mode; `DEADLOCK`:
-   * its holder waits, in the end, for this backend (found after some 20 ms; exactly one of the
-   * cycle gets it); `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
+   * What tasks of this program hold shared, sync code shares with them when it asks for it
+   * shared: at once, also past others who wait. It is free when each has let go of its share.
+   *
+   * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by sync code of this backend, in any mode;
+   * `DEADLOCK`: a task of this program holds it, which could not go on; or its holder waits, in
+   * the end, for this backend (found after some 20 ms; exactly one of the cycle gets it);
+   * `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
    * (see `cause`), the lock is released and still abandoned; `CORRUPT`: the lock was overwritten, or
    * names a holder that does not hold it; `DETACHED`, `CLOSED`. After
    * any of these it is not held.
@@ -111,10 +131,32 @@ export class LWLock {
     const number = modeNumber(mode);
     const timeout = options === undefined ? -1 : encodeTimeoutOf(options);
     const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
-    if (status !== 0) this.#acquireSlowly(status, number, timeout);
+    if (status === 0) return;
+    const share = this.#acquireSlowly(status, number, timeout);
+    if (share !== undefined) this.#anonymous.push(share);
   }
 
-  #acquireSlowly(status: number, mode: number, timeout: number): void {
+  /** As `acquireSync`, for one that gives it back with `#giveBack`. */
+  #takeSync(mode: LockMode, options: WaitOptions | undefined): LockHold | undefined {
+    const number = modeNumber(mode);
+    const timeout = encodeTimeoutOf(options);
+    const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
+    return status === 0 ? undefined : this.#acquireSlowly(status, number, timeout);
+  }
+
+  #giveBack(share: LockHold | undefined): void {
+    if (share !== undefined) return this.#tasks().drop(share);
+    // It may have been let go, or taken away: what tasks hold by now is theirs.
+    if (this.#queue !== undefined && this.#queue.holders > 0) return;
+    if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
+  }
+
+  /** Returns its share of what tasks hold; undefined: this isolate has just acquired it. */
+  #acquireSlowly(status: number, mode: number, timeout: number): LockHold | undefined {
+    const share = mode === SHARED && this.#isOwnTasks(status)
+      ? this.#queue?.joinAnyway()
+      : undefined;
+    if (share !== undefined) return share;
     // In slices, so that a Worker that waits can be terminated.
     const hasPaused = this.#pauseTasks(status);
     if (hasPaused) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
@@ -126,6 +168,7 @@ export class LWLock {
       throw error;
     }
     if (status === ABANDONED) this.#mend();
+    return undefined;
   }
 
   /**
@@ -353,21 +396,27 @@ export class LWLock {
   }
 
   /**
-   * Lets go; as LWLockRelease.
+   * Lets go; as LWLockRelease. Where tasks and sync code of this program hold it shared together:
+   * of one share that {@linkcode acquire}, {@linkcode acquireSync} or {@linkcode tryAcquire} has
+   * taken, never of what a callback or a `using` block holds.
    *
    * @throws {DsmrError} `NOT_HELD`: not by this backend. `DETACHED`, `CLOSED`.
    */
   release(): void {
-    const queue = this.#queue;
-    if (queue !== undefined && queue.holders > 0) {
+    if (this.#queue !== undefined) return this.#releaseAmongTasks(this.#queue);
+    const status = this.#calls.dsmr_lock_release(this.#handle);
+    if (status !== 0) this.#check(status, -1);
+  }
+
+  #releaseAmongTasks(queue: LockQueue): void {
+    if (queue.holders > 0) {
       const hold = this.#anonymous.pop();
       if (hold === undefined) throw this.#failure("NOT_HELD", -1);
       queue.drop(hold);
       return;
     }
-    const status = this.#calls.dsmr_lock_release(this.#handle);
-    if (status !== 0) this.#check(status, -1);
-    queue?.pump();
+    this.#check(this.#calls.dsmr_lock_release(this.#handle), -1);
+    queue.pump();
   }
 
   /**
@@ -380,13 +429,13 @@ export class LWLock {
    */
   withSync<Result>(mode: LockMode, callback: () => Result, options?: WaitOptions): Result {
     checkCallback(callback);
-    this.acquireSync(mode, options);
+    const share = this.#takeSync(mode, options);
     let result: Result;
     try {
       result = callback();
     } finally {
       // Unless the callback has done so, or has detached the segment.
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
+      this.#giveBack(share);
     }
     if (isPromise(result)) {
       throw new TypeError(
@@ -418,10 +467,8 @@ export class LWLock {
    * ```
    */
   holdSync(mode: LockMode = "exclusive", options?: WaitOptions): Disposable {
-    this.acquireSync(mode, options);
-    return new Hold(() => {
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
-    });
+    const share = this.#takeSync(mode, options);
+    return new Hold(() => this.#giveBack(share));
   }
 
   /**

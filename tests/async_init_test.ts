@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
 import { test } from "node:test";
 import { type LWLock, Registry, type Segment } from "../lib/mod.ts";
+import { within } from "../lib/wait.ts";
 import {
   assertChecksOptions,
   assertRefused,
@@ -287,6 +288,34 @@ test("waiting for an init that never settles ends by timeout, signal, close and 
     assertEquals([(await next).size, wordOf(await next), never.settled], [16, 9, false]);
     assertStrictEquals(await registry.getNamedSegment("a"), await next);
   }));
+
+test("a timeout longer than timers know is no shorter", async () => {
+  const { setTimeout } = globalThis;
+  // For timers of this length the day has come, three times.
+  let days = 3;
+  const passed = Promise.withResolvers<void>();
+  globalThis.setTimeout = ((run: () => void, delay?: number) => {
+    if (delay !== 2 ** 31 - 1) return setTimeout(run, delay);
+    if (days-- > 0) return setTimeout(run, 0);
+    passed.resolve();
+    return setTimeout(run, delay);
+  }) as typeof setTimeout;
+  try {
+    const gate = Promise.withResolvers<void>();
+    const waiting = observe(within(gate.promise, { timeout: 2 ** 40 }, () => new Error("late")));
+    await Promise.race([passed.promise, waiting.promise]);
+    assertEquals(waiting.settled, false);
+    gate.resolve();
+    await waiting.promise;
+    await assertRejects(
+      () => within(new Promise(() => {}), { timeout: 3 }, () => new Error("late")),
+      Error,
+      "late",
+    );
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+});
 
 test("init that detaches its segment fails, and the next one is not disturbed by its end", () =>
   inScene(async (scene) => {

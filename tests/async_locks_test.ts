@@ -265,12 +265,49 @@ test("a task that gives up in the queue is in nobody's way, wherever it stands",
     assertNothingLeft(registry, lock);
   }));
 
+test("ten thousand that wait, and give up in any order: the others keep theirs", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const child = await holder(scene, "deno", "exclusive");
+    const COUNT = 10_000;
+    const all = new AbortController();
+    const some = Array.from({ length: COUNT }, () => new AbortController());
+    const order: number[] = [];
+    // Readers among them: where the mode changes, the first one's place is given back.
+    const modeOf = (i: number): LockMode => i % 7 === 0 ? "shared" : "exclusive";
+    const tasks = some.map(({ signal }, i) =>
+      lock.with(modeOf(i), () => void order.push(i), { signal: i % 2 === 0 ? signal : all.signal })
+    );
+    const outcomes = Promise.allSettled(tasks);
+    await until(() => [...registry.waits()].length === 1);
+    // The first, the last, and those in between from both ends.
+    const leaving = some.map((_, i) => i).filter((i) => i % 2 === 0 && i % 10 !== 4);
+    for (let i = 0; i < leaving.length / 2; i++) {
+      some[leaving[i] ?? 0]?.abort("some");
+      some[leaving[leaving.length - 1 - i] ?? 0]?.abort("some");
+    }
+    all.abort("all");
+    assertEquals([...registry.waits()].length, 1);
+    await child.ask({ do: "release", segment: "a" });
+    const reasons = (await outcomes).map((outcome) =>
+      outcome.status === "rejected" ? outcome.reason : undefined
+    );
+    assertEquals(
+      reasons,
+      some.map((_, i) => i % 2 === 1 ? "all" : i % 10 === 4 ? undefined : "some"),
+    );
+    assertEquals(order, some.map((_, i) => i).filter((i) => i % 10 === 4));
+    assertNothingLeft(registry, lock);
+  }));
+
 test("a sync acquire while a task holds the lock is DEADLOCK at once, in every sync form", () =>
   inScene(async (scene) => {
     const { registry, lock } = attach(scene);
     for (const mode of MODES) {
       await lock.with(mode, () => {
         for (const wanted of MODES) {
+          // Sync code shares what tasks share: that is tested below.
+          if (mode === "shared" && wanted === "shared") continue;
           assertFails(() => lock.acquireSync(wanted), "DEADLOCK", '"a"', "Await the async form");
         }
         assertFails(() => lock.withSync("exclusive", () => 1), "DEADLOCK", '"a"');
@@ -350,6 +387,82 @@ test("a task that asks while sync code holds the lock gets it when that lets go"
       assertEquals(waiting.settled, false);
       lock.release();
       assertEquals(await waiting.promise, false);
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("sync code shares what tasks hold shared, and each gives back its own share", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const isFree = () => ![...registry.backends()].some(({ held }) => held.length > 0);
+    await lock.acquire("shared");
+    const using = await lock.hold("shared");
+    lock.acquireSync("shared");
+    const usingSync = lock.holdSync("shared");
+    assertEquals(lock.withSync("shared", () => lock.heldByMe("shared")), true);
+    assertEquals(lock.tryAcquire("shared"), true);
+    // Whoever waits here waits for our own isolate: sync code cannot wait for it.
+    const writer = observe(lock.acquire("exclusive"));
+    assertEquals(lock.tryAcquire("shared"), false);
+    lock.acquireSync("shared", { timeout: 0 });
+    assertFails(() => lock.acquireSync("exclusive"), "DEADLOCK", '"a"');
+    assertFails(() => lock.acquireOrWaitSync(), "DEADLOCK", '"a"');
+    // Four are release's: those of acquire, acquireSync (twice) and tryAcquire.
+    for (let i = 0; i < 4; i++) lock.release();
+    assertFails(() => lock.release(), "NOT_HELD", '"a"');
+    assertFails(() => lock.withSync("shared", () => lock.release()), "NOT_HELD", '"a"');
+    await turn();
+    assertEquals([writer.settled, lock.heldByMe("shared")], [false, true]);
+    using[Symbol.dispose]();
+    using[Symbol.dispose]();
+    await turn();
+    assertEquals([writer.settled, lock.heldByMe("shared")], [false, true]);
+    usingSync[Symbol.dispose]();
+    await writer.promise;
+    // The second time it is nobody else's.
+    usingSync[Symbol.dispose]();
+    assertEquals(lock.heldByMe("exclusive"), true);
+    lock.release();
+    assert(isFree());
+
+    // The last share is sync code's.
+    await lock.acquire("shared");
+    lock.acquireSync("shared");
+    lock.release();
+    assert(lock.heldByMe("shared"));
+    lock.release();
+    assert(isFree());
+    assertFails(() => lock.release(), "NOT_HELD", '"a"');
+    // What sync code has taken first tasks wait for; they do not share it.
+    lock.acquireSync("shared");
+    assertFails(() => lock.acquireSync("shared"), "ALREADY_HELD", '"a"');
+    const task = observe(lock.acquire("shared"));
+    await turn();
+    assertEquals(task.settled, false);
+    lock.release();
+    await task.promise;
+    lock.release();
+    assertNothingLeft(registry, lock);
+  }));
+
+test("a sync block that has lost its lock does not take it from the task that has it now", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    for (const mode of MODES) {
+      const lost = lock.holdSync(mode);
+      lock.release();
+      await lock.acquire("shared");
+      lost[Symbol.dispose]();
+      assert(lock.heldByMe("shared"));
+      lock.release();
+      // Shared with a task, and then all taken away.
+      await lock.acquire("shared");
+      const taken = lock.holdSync("shared");
+      assertEquals(registry.releaseAll(), 1);
+      await lock.acquire("shared");
+      taken[Symbol.dispose]();
+      assert(lock.heldByMe("shared"));
+      lock.release();
     }
     assertNothingLeft(registry, lock);
   }));
