@@ -8,6 +8,7 @@
  * @module
  */
 
+import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
 import { type AsyncWaitOptions, type Deadline, startDeadline, wait } from "./wait.ts";
 
@@ -239,10 +240,14 @@ export class LockQueue {
       // Paused, or the task has given up: it is told by whoever did that.
       if (this.#waiting !== waiting) return;
       this.#waiting = undefined;
-      const first = this.#tasks.first;
-      if (first === undefined) return;
-      this.#tasks.remove(first);
-      first.reject(error);
+      // Damage is found by looking for a while: not by each of them anew.
+      const isForAll = error instanceof DsmrError && error.code === "CORRUPT";
+      do {
+        const first = this.#tasks.first;
+        if (first === undefined) return;
+        this.#tasks.remove(first);
+        first.reject(error);
+      } while (isForAll);
       this.pump();
     });
   }
