@@ -576,6 +576,7 @@ export class Registry implements Disposable {
   /**
    * The segments and backends that come and go from now on. What comes and goes again between
    * two turns of the loop is not seen. A backend that dies is noticed without anybody's doing.
+   * Waiting keeps the program alive; `return()` ends it at once.
    *
    * @throws {DsmrError} `CLOSED`: also while waiting. The signal's reason.
    *
