@@ -59,6 +59,7 @@ export class Backend {
   #parking: Parking | undefined;
   #webLocks: WebLocks | undefined;
   #useCount = 1;
+  #isClosed = false;
 
   readonly id: number;
 
@@ -125,9 +126,15 @@ export class Backend {
     return this.#handle;
   }
 
+  /** Whether its last user has left. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** The last user that leaves closes it. */
   release(): void {
     if (--this.#useCount > 0) return;
+    this.#isClosed = true;
     this.#webLocks?.close();
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);

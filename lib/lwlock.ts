@@ -78,6 +78,7 @@ export class LWLock {
   readonly #segment: Segment;
   readonly #handle: number;
   readonly #calls: Calls;
+  readonly #gone: () => DsmrError | undefined;
   readonly #repair: () => Repair | undefined;
   /** The tasks that use the async forms; from the first of them on. */
   #queue: LockQueue | undefined;
@@ -92,7 +93,7 @@ export class LWLock {
     runInside = async (lock, change, options) => {
       const checked = checkWaitOptions(options);
       checked.signal?.throwIfAborted();
-      void lock.#segment.buffer;
+      lock.#checkAttached();
       return await lock.#tasks().run(change, checked);
     };
   }
@@ -102,11 +103,17 @@ export class LWLock {
    *
    * @ignore
    */
-  constructor(segment: Segment, handle: number, repair: () => Repair | undefined) {
+  constructor(
+    segment: Segment,
+    handle: number,
+    gone: () => DsmrError | undefined,
+    repair: () => Repair | undefined,
+  ) {
     assertNumbers();
     this.#segment = segment;
     this.#handle = handle;
     this.#calls = native().calls;
+    this.#gone = gone;
     this.#repair = repair;
   }
 
@@ -250,7 +257,7 @@ export class LWLock {
     const number = modeNumber(mode);
     const checked = checkWaitOptions(options);
     checked.signal?.throwIfAborted();
-    void this.#segment.buffer;
+    this.#checkAttached();
     const queue = this.#tasks();
     let hold: LockHold | undefined;
     if (queue.waiters === 0) {
@@ -285,7 +292,9 @@ export class LWLock {
 
   /**
    * Runs `callback` with the lock held, and lets go when it has ended, or the promise that it
-   * returns has settled.
+   * returns has settled. One that never settles keeps the lock until the segment is detached, the
+   * registry closed, or the program ends; as these come in the middle of it, a lock held
+   * exclusively is {@linkcode abandoned} then. Whoever waits behind it is told.
    *
    * @returns what the callback returns, awaited.
    * @throws As {@linkcode acquire}; what the callback throws.
@@ -335,7 +344,7 @@ export class LWLock {
   async acquireOrWait(options?: AsyncWaitOptions): Promise<boolean> {
     const checked = checkWaitOptions(options);
     checked.signal?.throwIfAborted();
-    void this.#segment.buffer;
+    this.#checkAttached();
     const queue = this.#tasks();
     if (queue.holders + queue.waiters > 0 || this.heldByMe()) {
       // Its own isolate has it: wait in the queue, and take it for no longer than that.
@@ -612,9 +621,14 @@ export class LWLock {
 
   #check(status: number, timeout: number): number {
     if (status >= 0) return status;
-    // Throws DETACHED, where that is the reason.
-    void this.#segment.buffer;
+    this.#checkAttached();
     throw this.#explain(status, timeout);
+  }
+
+  /** Throws DETACHED or CLOSED, where that is so. */
+  #checkAttached(): void {
+    const gone = this.#gone();
+    if (gone !== undefined) throw gone;
   }
 
   #failure(code: "TIMEOUT" | "NOT_HELD", timeout: number): DsmrError {
