@@ -150,6 +150,7 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 const layers = [
   ["mod.ts"],
   ["registry.ts"],
+  ["named_segments.ts", "opening.ts"],
   ["requests.ts"],
   ["changes.ts", "signal.ts"],
   ["listing.ts"],
