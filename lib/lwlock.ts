@@ -4,35 +4,32 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { checkOptions, lastError, native } from "./ffi/native.ts";
+import type { DsmrError } from "./errors.ts";
+import { checkOptions } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
 import {
   ABANDONED,
-  assertNumbers,
   BUSY,
   checkCallback,
   encodeTimeoutOf,
   encodeValue,
-  EXCLUSIVE,
   halves,
   Hold,
   type LockMode,
   modeNumber,
   NOT_YET,
+  type Repair,
   SHARED,
   STATE_ABANDONED,
-  STATE_WANTED,
   type VarState,
   type WaitOptions,
 } from "./lock_arguments.ts";
-import { type LockHold, LockQueue } from "./lock_queue.ts";
+import type { LockHold } from "./lock_queue.ts";
+import { LockTasks } from "./lock_tasks.ts";
+import { NativeLock } from "./native_lock.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
-import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
-
-/** Mends a segment's data after an exclusive holder of its lock has died inside. */
-export type Repair = (segment: Segment) => void;
+import { type AsyncWaitOptions, checkWaitOptions } from "./wait.ts";
 
 // For the other modules of this package, and for nobody else: not members of the class.
 
@@ -75,27 +72,15 @@ export let runInside: <Result>(
  * ```
  */
 export class LWLock {
-  readonly #segment: Segment;
   readonly #handle: number;
   readonly #calls: Calls;
-  readonly #gone: () => DsmrError | undefined;
-  readonly #repair: () => Repair | undefined;
+  readonly #lock: NativeLock;
   /** The tasks that use the async forms; from the first of them on. */
-  #queue: LockQueue | undefined;
-  /** Their holds that `release` lets go of; the others are a `with`'s or a `using`'s. */
-  readonly #anonymous: LockHold[] = [];
+  #tasks: LockTasks | undefined;
 
   static {
-    forgetHolds = (lock) => {
-      lock.#anonymous.length = 0;
-      lock.#queue?.forgetHolds();
-    };
-    runInside = async (lock, change, options) => {
-      const checked = checkWaitOptions(options);
-      checked.signal?.throwIfAborted();
-      lock.#checkAttached();
-      return await lock.#tasks().run(change, checked);
-    };
+    forgetHolds = (lock) => lock.#tasks?.forgetHolds();
+    runInside = (lock, change, options) => lock.#ownTasks().run(change, options);
   }
 
   /**
@@ -109,12 +94,13 @@ export class LWLock {
     gone: () => DsmrError | undefined,
     repair: () => Repair | undefined,
   ) {
-    assertNumbers();
-    this.#segment = segment;
+    this.#lock = new NativeLock(segment, handle, gone, repair);
     this.#handle = handle;
-    this.#calls = native().calls;
-    this.#gone = gone;
-    this.#repair = repair;
+    this.#calls = this.#lock.calls;
+  }
+
+  #ownTasks(): LockTasks {
+    return this.#tasks ??= new LockTasks(this.#lock);
   }
 
   /**
@@ -140,7 +126,7 @@ export class LWLock {
     const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
     if (status === 0) return;
     const share = this.#acquireSlowly(status, number, timeout);
-    if (share !== undefined) this.#anonymous.push(share);
+    if (share !== undefined) this.#tasks?.keep(share);
   }
 
   /** As `acquireSync`, for one that gives it back with `#giveBack`. */
@@ -152,56 +138,32 @@ export class LWLock {
   }
 
   #giveBack(share: LockHold | undefined): void {
-    if (share !== undefined) return this.#tasks().drop(share);
+    if (share !== undefined) this.#tasks?.drop(share);
     // It may have been let go, or taken away: what tasks hold by now is theirs.
-    if (this.#queue !== undefined && this.#queue.holders > 0) return;
-    if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
+    else if (this.#tasks?.areInside !== true && this.#lock.held > 0) this.release();
   }
 
   /** Returns its share of what tasks hold; undefined: this isolate has just acquired it. */
   #acquireSlowly(status: number, mode: number, timeout: number): LockHold | undefined {
-    const share = mode === SHARED && this.#isOwnTasks(status)
-      ? this.#queue?.joinAnyway()
-      : undefined;
+    const tasks = this.#tasks;
+    const share = mode === SHARED ? tasks?.join(status) : undefined;
     if (share !== undefined) return share;
-    // In slices, so that a Worker that waits can be terminated.
-    const hasPaused = this.#pauseTasks(status);
+    const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
     try {
+      // In slices, so that a Worker that waits can be terminated.
       while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
-      this.#check(status, timeout);
+      this.#lock.check(status, timeout);
     } catch (error) {
-      if (hasPaused) this.#queue?.pump();
+      if (hasPaused) tasks.resume();
       throw error;
     }
     if (status === ABANDONED) this.#mend();
     return undefined;
   }
 
-  /**
-   * Whether a sync call failed because a task of this isolate waits, too: it goes on when the
-   * call is through, which is to try again. Throws if a task holds the lock.
-   */
-  #pauseTasks(status: number): boolean {
-    if (status >= 0 || this.#queue === undefined || !this.#isOwnTasks(status)) return false;
-    if (this.#queue.holders > 0) throw this.#ownTask();
-    this.#queue.pause();
-    return true;
-  }
-
-  /** Whether a call failed because of tasks of this isolate. */
-  #isOwnTasks(status: number): boolean {
-    const { codeOf } = native();
-    return codeOf.get(status) === "ALREADY_HELD" && this.#queue !== undefined &&
-      this.#queue.holders + this.#queue.waiters > 0;
-  }
-
-  #ownTask(): DsmrError {
-    return new DsmrError(
-      "DEADLOCK",
-      `A task of this program holds the lock of segment "${this.#segment.name}". Blocking here ` +
-        "would keep it from ever letting go. Await the async form instead.",
-    );
+  #mend(): void {
+    this.#lock.mend(() => this.#tasks?.forgetHolds());
   }
 
   /**
@@ -214,65 +176,10 @@ export class LWLock {
     const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
     if (status === 0) return true;
     if (status === BUSY) return false;
-    if (status < 0 && this.#isOwnTasks(status)) return this.#tryAmongTasks(mode);
-    this.#check(status, -1);
+    if (this.#tasks?.isInTheWay(status) === true) return this.#tasks.tryAcquire(mode);
+    this.#lock.check(status);
     this.#mend();
     return true;
-  }
-
-  #tryAmongTasks(mode: LockMode): boolean {
-    const queue = this.#queue;
-    if (queue === undefined) return false;
-    if (queue.holders > 0) {
-      const hold = queue.join(mode);
-      if (hold !== undefined) this.#anonymous.push(hold);
-      return hold !== undefined;
-    }
-    queue.pause();
-    const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
-    if (status === BUSY || status < 0) queue.pump();
-    this.#check(status, -1);
-    if (status === ABANDONED) this.#mend();
-    return status !== BUSY;
-  }
-
-  /** The queue of this isolate's tasks. */
-  #tasks(): LockQueue {
-    return this.#queue ??= new LockQueue({
-      watch: (mode) => this.#check(this.#calls.dsmr_lock_watch(this.#handle, modeNumber(mode)), -1),
-      cancel: () => void this.#calls.dsmr_lock_cancel(this.#handle),
-      free: () => {
-        if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
-          this.#check(this.#calls.dsmr_lock_release(this.#handle), -1);
-        }
-      },
-      isHeld: () => this.#calls.dsmr_lock_state(this.#handle) % 4 > 0,
-      isWanted: () => (this.#calls.dsmr_lock_state(this.#handle) & STATE_WANTED) !== 0,
-      late: (timeout) => this.#failure("TIMEOUT", timeout),
-    });
-  }
-
-  /** As {@linkcode acquire}, and tells which share of the lock it is. */
-  async #hold(mode: LockMode, options: WaitOptions | undefined): Promise<LockHold> {
-    const number = modeNumber(mode);
-    const checked = checkWaitOptions(options);
-    checked.signal?.throwIfAborted();
-    this.#checkAttached();
-    const queue = this.#tasks();
-    let hold: LockHold | undefined;
-    if (queue.waiters === 0) {
-      hold = queue.join(mode);
-      if (hold === undefined && queue.holders === 0) {
-        const status = this.#calls.dsmr_lock_try(this.#handle, number);
-        if (status === 0 || status === ABANDONED) hold = queue.adopt(mode, status === ABANDONED);
-        // What sync code of this isolate holds it will let go of.
-        else if (native().codeOf.get(status) !== "ALREADY_HELD") this.#check(status, -1);
-      }
-    }
-    hold ??= await queue.enqueue(mode, checked);
-    // It may have been taken away since, by releaseAll or a detach.
-    if (hold.abandoned && queue.has(hold)) this.#mend();
-    return hold;
   }
 
   /**
@@ -286,8 +193,8 @@ export class LWLock {
    * this isolate holds it may let go of. The signal's reason. {@linkcode RangeError}: the timeout.
    */
   async acquire(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<void> {
-    const hold = await this.#hold(mode, options);
-    if (this.#tasks().has(hold)) this.#anonymous.push(hold);
+    const tasks = this.#ownTasks();
+    tasks.keep(await tasks.hold(mode, options));
   }
 
   /**
@@ -317,11 +224,12 @@ export class LWLock {
     options?: AsyncWaitOptions,
   ): Promise<Awaited<Result>> {
     checkCallback(callback);
-    const hold = await this.#hold(mode, options);
+    const tasks = this.#ownTasks();
+    const hold = await tasks.hold(mode, options);
     try {
       return await callback();
     } finally {
-      this.#tasks().drop(hold);
+      tasks.drop(hold);
     }
   }
 
@@ -331,8 +239,9 @@ export class LWLock {
    * @throws As {@linkcode acquire}.
    */
   async hold(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<Disposable> {
-    const hold = await this.#hold(mode, options);
-    return new Hold(() => this.#tasks().drop(hold));
+    const tasks = this.#ownTasks();
+    const hold = await tasks.hold(mode, options);
+    return new Hold(() => tasks.drop(hold));
   }
 
   /**
@@ -342,24 +251,7 @@ export class LWLock {
    * @throws As {@linkcode acquire}.
    */
   async acquireOrWait(options?: AsyncWaitOptions): Promise<boolean> {
-    const checked = checkWaitOptions(options);
-    checked.signal?.throwIfAborted();
-    this.#checkAttached();
-    const queue = this.#tasks();
-    if (queue.holders + queue.waiters > 0 || this.heldByMe()) {
-      // Its own isolate has it: wait in the queue, and take it for no longer than that.
-      queue.drop(await queue.enqueue("exclusive", checked));
-      return false;
-    }
-    const status = this.#calls.dsmr_lock_try(this.#handle, EXCLUSIVE);
-    if (status === 0 || status === ABANDONED) {
-      this.#anonymous.push(queue.adopt("exclusive", status === ABANDONED));
-      if (status === ABANDONED) this.#mend();
-      return true;
-    }
-    this.#check(status, -1);
-    await this.#watchVariable(0xffffffff, 0xffffffff, new BigUint64Array(1), checked, true);
-    return false;
+    return await this.#ownTasks().acquireOrWait(options);
   }
 
   /**
@@ -377,31 +269,8 @@ export class LWLock {
     const [low, high] = halves(byteOffset);
     const checked = checkWaitOptions(options);
     const value = encodeValue(expected);
-    const outcome = await this.#watchVariable(low, high, value, checked);
+    const outcome = await this.#ownTasks().watchVariable(low, high, value, checked);
     return { released: outcome === 0, value: value[0] ?? 0n };
-  }
-
-  /** `isElsewhere`: another backend was seen to hold it. */
-  #watchVariable(
-    low: number,
-    high: number,
-    value: BigUint64Array<ArrayBuffer>,
-    options: AsyncWaitOptions,
-    isElsewhere = false,
-  ): Promise<number> {
-    const bytes = new Uint8Array(value.buffer);
-    const timeout = options.timeout ?? -1;
-    return wait({
-      attempt: () => {
-        // This isolate has it by now, so the holder waited for has let go.
-        if (isElsewhere && this.#calls.dsmr_lock_state(this.#handle) % 4 === EXCLUSIVE) return 0;
-        return this.#check(
-          this.#calls.dsmr_lock_watch_variable(this.#handle, low, high, bytes),
-          timeout,
-        );
-      },
-      late: () => this.#failure("TIMEOUT", timeout),
-    }, options);
   }
 
   /**
@@ -412,20 +281,9 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`: not by this backend. `DETACHED`, `CLOSED`.
    */
   release(): void {
-    if (this.#queue !== undefined) return this.#releaseAmongTasks(this.#queue);
+    if (this.#tasks !== undefined) return this.#tasks.release();
     const status = this.#calls.dsmr_lock_release(this.#handle);
-    if (status !== 0) this.#check(status, -1);
-  }
-
-  #releaseAmongTasks(queue: LockQueue): void {
-    if (queue.holders > 0) {
-      const hold = this.#anonymous.pop();
-      if (hold === undefined) throw this.#failure("NOT_HELD", -1);
-      queue.drop(hold);
-      return;
-    }
-    this.#check(this.#calls.dsmr_lock_release(this.#handle), -1);
-    queue.pump();
+    if (status !== 0) this.#lock.check(status);
   }
 
   /**
@@ -493,11 +351,12 @@ export class LWLock {
     const attempt = (): number =>
       this.#calls.dsmr_lock_acquire_or_wait(this.#handle, started, timeout);
     let status = attempt();
-    const hasPaused = this.#pauseTasks(status);
+    const tasks = this.#tasks;
+    const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = attempt();
     while (status === NOT_YET) status = attempt();
-    if (hasPaused && (status === BUSY || status < 0)) this.#queue?.pump();
-    this.#check(status, timeout);
+    if (hasPaused && (status === BUSY || status < 0)) tasks.resume();
+    this.#lock.check(status, timeout);
     if (status === BUSY) return false;
     if (status === ABANDONED) this.#mend();
     return true;
@@ -530,8 +389,9 @@ export class LWLock {
         timeout,
       );
     } while (status === BUSY);
-    if (status < 0 && this.#isOwnTasks(status) && this.#tasks().holders > 0) throw this.#ownTask();
-    this.#check(status, timeout);
+    const tasks = this.#tasks;
+    if (tasks?.isInTheWay(status) === true && tasks.areInside) throw tasks.inside();
+    this.#lock.check(status, timeout);
     return { released: status === 0, value: value[0] ?? 0n };
   }
 
@@ -548,10 +408,9 @@ export class LWLock {
     const bytes = new Uint8Array(encodeValue(value).buffer);
     const release = options?.release === true ? 1 : 0;
     // With tasks the release is the queue's business, too.
-    const isQueued = this.#queue !== undefined;
-    this.#check(
+    const isQueued = this.#tasks !== undefined;
+    this.#lock.check(
       this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, isQueued ? 0 : release),
-      -1,
     );
     if (isQueued && release === 1) this.release();
   }
@@ -577,72 +436,10 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`, `DETACHED`, `CLOSED`.
    */
   markConsistent(): void {
-    this.#check(this.#calls.dsmr_lock_mark_consistent(this.#handle), -1);
+    this.#lock.check(this.#calls.dsmr_lock_mark_consistent(this.#handle));
   }
 
   #state(): number {
-    return this.#check(this.#calls.dsmr_lock_state(this.#handle), -1);
-  }
-
-  /** The lock is ours, exclusively, and was abandoned. */
-  #mend(): void {
-    const repair = this.#repair();
-    if (repair === undefined) return;
-    try {
-      const result: unknown = repair(this.#segment);
-      if (isPromise(result)) {
-        throw new TypeError(
-          "The repair callback returned a promise. The data must be in order when it returns.",
-          { cause: result },
-        );
-      }
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 !== EXCLUSIVE) {
-        throw new Error("The repair callback has let go of the lock.");
-      }
-    } catch (cause) {
-      this.#letGo();
-      throw new DsmrError(
-        "ABANDONED",
-        `The repair callback of segment "${this.#segment.name}" threw. The lock was released, ` +
-          "and is still abandoned: the next owner tries.",
-        { cause },
-      );
-    }
-    this.markConsistent();
-  }
-
-  /** Whoever holds it here, it is let go. */
-  #letGo(): void {
-    if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
-      this.#calls.dsmr_lock_release(this.#handle);
-    }
-    forgetHolds(this);
-  }
-
-  #check(status: number, timeout: number): number {
-    if (status >= 0) return status;
-    this.#checkAttached();
-    throw this.#explain(status, timeout);
-  }
-
-  /** Throws DETACHED or CLOSED, where that is so. */
-  #checkAttached(): void {
-    const gone = this.#gone();
-    if (gone !== undefined) throw gone;
-  }
-
-  #failure(code: "TIMEOUT" | "NOT_HELD", timeout: number): DsmrError {
-    return this.#explain(native().number(`DSMR_E_${code}`), timeout);
-  }
-
-  #explain(status: number, timeout: number): DsmrError {
-    const { calls, error } = native();
-    calls.dsmr_lock_explain(
-      this.#handle,
-      status,
-      Math.min(Math.ceil(timeout), 0x7fffffff),
-      error.bytes,
-    );
-    return lastError(status);
+    return this.#lock.check(this.#calls.dsmr_lock_state(this.#handle));
   }
 }

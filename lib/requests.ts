@@ -7,7 +7,7 @@
 import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
-import type { Repair } from "./lwlock.ts";
+import type { Repair } from "./lock_arguments.ts";
 import type { Lifetime, Segment } from "./segment.ts";
 
 /** Where registries are. */

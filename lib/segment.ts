@@ -7,8 +7,8 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, native } from "./ffi/native.ts";
-import { halves } from "./lock_arguments.ts";
-import { forgetHolds, LWLock, type Repair } from "./lwlock.ts";
+import { halves, type Repair } from "./lock_arguments.ts";
+import { forgetHolds, LWLock } from "./lwlock.ts";
 import { backendOf, Tranche } from "./tranche.ts";
 import type { WordWait } from "./parking.ts";
 import { type AsyncWaitOptions, checkWaitOptions, retryAll } from "./wait.ts";

@@ -273,7 +273,8 @@ export function within(
   late: () => unknown,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    let deadline: Deadline | undefined;
+    // It may expire before it is assigned.
+    let deadline: Deadline | undefined = undefined;
     const end = (): void => {
       deadline?.end();
       signal?.removeEventListener("abort", onAbort);

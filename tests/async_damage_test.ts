@@ -122,7 +122,10 @@ test("locks of random bytes: every wait ends, with the lock or with CORRUPT", ()
         end(lock, lock.acquire(mode)),
         end(others[i] ?? lock, (others[i] ?? lock).acquire(MODES[(i + 1) % 2])),
         // Last: its end is to let go of nothing.
-        lock.waitForVar(COUNT * LOCK, 0n).then(() => {}, (error) => assertEquals(error.code, "CORRUPT")),
+        lock.waitForVar(COUNT * LOCK, 0n).then(
+          () => {},
+          (error) => assertEquals(error.code, "CORRUPT"),
+        ),
       ];
     }));
     assertEquals([...outcomes.keys()].filter((key) => key !== "ended" && key !== "CORRUPT"), []);
