@@ -582,13 +582,15 @@ DSMR_API int32_t dsmr_watch_end(uint32_t watch);
  * As dsmr_lock_acquire, without blocking. Returns ACQUIRED, ABANDONED; or a watch's id: the
  * place among the waiters is kept until the next call of it, or dsmr_lock_cancel (which does not
  * end the watch). Or, with nothing left behind, what dsmr_lock_try returns; NO_SPACE: also
- * 65,536 watches; UNSUPPORTED: also no doorbell. Waits of this kind are no part of a DEADLOCK:
+ * 65,536 watches; UNSUPPORTED: also no doorbell; CORRUPT: as dsmr_lock_acquire. Waits of this kind are no part of a DEADLOCK:
  * their backend goes on meanwhile.
  */
 DSMR_API int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode);
 
 /* As dsmr_lock_wait_for_variable, likewise; both halves of the offset 0xffffffff: just until it
- * is not held exclusively. Returns 0, 1, or a watch's id, or an error of that call. */
+ * is not held exclusively. Waits also for the calling backend itself, whose tasks may change the
+ * variable, or let go, while another waits. Returns 0, 1, or a watch's id, or an error of that
+ * call. */
 DSMR_API int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low,
                                           uint32_t offset_high, uint64_t *value);
 

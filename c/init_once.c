@@ -96,8 +96,10 @@ static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
   uint32_t owner = entry->owner;
   uint32_t pid = control->backends[BACKEND_SLOT(owner)].pid;
   int32_t outcome = DSMR_WAIT;
+  /* A task of another backend of our thread goes on while we wait without blocking. */
   if (control->backends[BACKEND_SLOT(owner)].thread ==
-      control->backends[attempt->backend->slot].thread) {
+          control->backends[attempt->backend->slot].thread &&
+      !(attempt->is_async && owner != attempt->backend->id)) {
     outcome = FAIL(attempt->error, DSMR_E_INIT_RECURSION,
                    "Segment \"%s\" was asked for by the thread that is initialising it, in its own "
                    "init callback. Use the segment that the callback is given.",

@@ -78,20 +78,12 @@ static bool closes_cycle(struct claim *claim) {
   return has_cycle;
 }
 
-/* Several looks in a row, some time apart: see lwlock_seems_damaged. */
-static bool is_damaged(struct claim *claim) {
-  if (!lwlock_seems_damaged(claim)) claim->damage_count = 0;
-  else claim->damage_count++;
-  return claim->damage_count >= 3;
-}
-
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Everything that is not the first, successful attempt. */
 static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeout_ms) {
   uint64_t slice_ends = os_monotonic_ns() + LOCK_SLICE_NS;
   uint64_t given = timeout_ms < 0 ? UINT64_MAX / 2 : (uint64_t)timeout_ms * 1000000u;
-  if (claim->waiting_since_ns == 0) claim->damage_count = 0;
   for (;;) {
     uint64_t since = claim->waiting_since_ns;
     if (since == 0) since = os_monotonic_ns();
@@ -106,7 +98,7 @@ static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeou
       (void)claim_clear_the_dead(claim);
     } else if (outcome == LWLOCK_LOOK) {
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
-      if (is_damaged(claim)) {
+      if (lwlock_is_damaged(claim)) {
         lwlock_cancel(claim);
         return DSMR_E_CORRUPT;
       }
@@ -240,7 +232,7 @@ static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, u
     if (look_ns != 0 && now >= look_ns) {
       look_ns = 0;
       if (closes_cycle(claim)) return DSMR_E_DEADLOCK;
-      if (is_damaged(claim)) return DSMR_E_CORRUPT;
+      if (lwlock_is_damaged(claim)) return DSMR_E_CORRUPT;
     }
     if (now >= slice_ends) return DSMR_LOCK_BUSY;
   }

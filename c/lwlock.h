@@ -43,10 +43,10 @@ struct claim {
   struct attachment *attachment;
   struct claim *next; /* of the attachment */
   uint64_t waiting_since_ns; /* monotonic; 0 = has not begun to wait */
-  uint64_t look_ns;          /* when to look for a cycle; monotonic */
+  uint64_t look_ns;          /* when to look for a cycle, and for damage; monotonic */
   uint64_t look_after_ns;
   uint32_t handle;
-  uint32_t damage_count; /* looks in a row that found damage; see lock.c */
+  uint32_t damage_count; /* looks in a row that found damage */
   struct claim *next_in_bucket; /* of the attachment's table of claims */
 };
 
@@ -112,9 +112,12 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim);
 
 /*
  * Is this no lock any more, or does it name a living backend whose journal knows nothing of it?
- * Only damaged memory does for long; a look may meet one that lets go and comes back.
+ * Only damaged memory does for long; a look may meet one that lets go and comes back. `state`: the
+ * claim's own, which another thread than its backend's must not read.
  */
-bool lwlock_seems_damaged(const struct claim *claim);
+bool lwlock_seems_damaged(const struct claim *claim, enum claim_state state);
+/* Several such looks in a row, this one included. Some time apart: that is the caller's business. */
+bool lwlock_is_damaged(struct claim *claim);
 
 /* For the wait graph, while a call waits for the lock to be let go, or (if not NULL) for the
  * variable not to be `expected`; since_ns 0: it does not any more. */

@@ -76,9 +76,9 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
 
 /* Has a backend's journal a record of the lock? Ours has one while we drain, too, but then no
  * reader's bit in it can be ours. */
-static bool has_record(const struct claim *claim, uint32_t slot) {
+static bool has_record(const struct claim *claim, enum claim_state state, uint32_t slot) {
   const struct backend_slot *row = &claim->backend->control.backends[slot];
-  if (row == claim->slot) return claim->state == CLAIM_HELD;
+  if (row == claim->slot) return state == CLAIM_HELD;
   for (uint32_t i = 0; i < HELD_MAX; i++) {
     uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
     if (record != 0 && HELD_LOCK(record) == claim->record) return true;
@@ -86,23 +86,31 @@ static bool has_record(const struct claim *claim, uint32_t slot) {
   return false;
 }
 
-bool lwlock_seems_damaged(const struct claim *claim) {
+bool lwlock_seems_damaged(const struct claim *claim, enum claim_state state) {
   const struct lwlock *lock = claim->lock;
   if (!lwlock_is_initialized(lock)) return true;
   uint32_t token = LOCK_TOKEN(atomic_load(&lock->owner));
   if (token == claim->token) {
-    if (claim->state != CLAIM_DRAINING) return true;
+    if (state < CLAIM_DRAINING) return true;
   } else if (token != 0) {
     if (!lwlock_token_is_known(&claim->backend->control, token)) return false; /* is reaped */
-    return !has_record(claim, LOCK_TOKEN_SLOT(token)) &&
+    return !has_record(claim, state, LOCK_TOKEN_SLOT(token)) &&
            LOCK_TOKEN(atomic_load(&lock->owner)) == token;
   }
   for (uint32_t slot = 0; slot < claim->backend->control.backend_count_max; slot++) {
     uint64_t bit = UINT64_C(1) << slot % 64;
-    if ((atomic_load(&lock->readers[slot / 64]) & bit) == 0 || has_record(claim, slot)) continue;
+    if ((atomic_load(&lock->readers[slot / 64]) & bit) == 0 || has_record(claim, state, slot)) {
+      continue;
+    }
     if ((atomic_load(&lock->readers[slot / 64]) & bit) != 0) return true;
   }
   return false;
+}
+
+bool lwlock_is_damaged(struct claim *claim) {
+  if (!lwlock_seems_damaged(claim, claim->state)) claim->damage_count = 0;
+  else claim->damage_count++;
+  return claim->damage_count >= 3;
 }
 
 /* After long waiting: queue the others behind us. */
@@ -314,6 +322,7 @@ static void begin_waiting(struct claim *claim, enum lwlock_mode mode) {
   if (claim->waiting_since_ns != 0) return;
   claim->mode = (uint8_t)mode;
   if (claim->state == CLAIM_IDLE) claim->state = CLAIM_WAITING;
+  claim->damage_count = 0;
   claim->waiting_since_ns = os_monotonic_ns();
   claim->look_ns = claim->waiting_since_ns + LOOK_FIRST_NS;
   claim->look_after_ns = LOOK_FIRST_NS;

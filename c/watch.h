@@ -25,7 +25,7 @@ struct watch_request {
   bool (*look)(const struct watch_request *request);
   bool looks_rarely; /* a word tells of what `look` would find, but for what nobody can rely on */
   const struct claim *claim; /* for `look`, and for whom it is in the way of */
-  uint32_t owner;            /* likewise */
+  uint32_t owner; /* likewise; with a claim: its enum claim_state when the watch was set */
   /* A release has told the claim's backend, and perhaps nobody else. If that has not answered
    * after this time, it is somebody else's turn. 0: that does not matter. */
   uint32_t answer_ns;

@@ -4,6 +4,7 @@
 #include "claim.h"
 #include "entry.h"
 #include "journal.h"
+#include "lwlock_path.h"
 #include "os.h"
 #include "segment.h"
 #include "status.h"
@@ -22,10 +23,32 @@
 #define ANSWER_NS 1000000u
 #define STARVING_NS 10000000u
 
+/* Between two looks for damage, of which several in a row make a lock CORRUPT. */
+#define DAMAGE_LOOK_NS 20000000u
+#define DAMAGE_FORGOTTEN_NS 5000000000u
+
 /* ---- locks ----------------------------------------------------------------------------- */
 
-static bool is_blocked_by_dead(const struct watch_request *request) {
-  return lwlock_is_blocked_by_dead(request->claim);
+/*
+ * What no word tells: a death; damage, which whoever waits then looks at for itself (is_corrupt);
+ * and, since in damaged memory nobody may ever be told, that nobody is in the way any more.
+ */
+static bool is_in_vain(const struct watch_request *request) {
+  const struct claim *claim = request->claim;
+  enum claim_state state = (enum claim_state)request->owner;
+  return lwlock_is_blocked_by_dead(claim) || lwlock_seems_damaged(claim, state) ||
+         (state == CLAIM_DRAINING ? !has_readers(claim->lock)
+                                  : !is_claimed(atomic_load(&claim->lock->owner)));
+}
+
+/* Looks for damage, unless one has just done so: looks in a row are some time apart. */
+static bool is_corrupt(struct claim *claim) {
+  uint64_t now = os_monotonic_ns();
+  if (now < claim->look_ns) return false;
+  /* What an earlier wait has found is none of this one's. */
+  if (now - claim->look_ns > DAMAGE_FORGOTTEN_NS) claim->damage_count = 0;
+  claim->look_ns = now + DAMAGE_LOOK_NS;
+  return lwlock_is_damaged(claim);
 }
 
 static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *words,
@@ -33,10 +56,12 @@ static int32_t watch_claim(struct claim *claim, const struct os_futex_wait_on *w
   struct watch_request request = {.backend = claim->backend,
                                   .attachment = claim->attachment,
                                   .word_count = count,
-                                  .look = is_blocked_by_dead,
+                                  .look = is_in_vain,
                                   /* A bell: asking the kernel is for when it fails. */
-                                  .looks_rarely = count > 1 && claim->state != CLAIM_DRAINING,
+                                  .looks_rarely = count > 1 && claim->damage_count == 0 &&
+                                                  claim->state != CLAIM_DRAINING,
                                   .claim = claim,
+                                  .owner = claim->state,
                                   .answer_ns = answer_ns};
   memcpy(request.words, words, count * sizeof *words);
   return watch_set(&request);
@@ -64,6 +89,8 @@ int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode) {
     } else if (outcome == LWLOCK_DEAD) {
       outcome = claim_clear_the_dead(claim);
       if (outcome == 0) continue;
+    } else if (is_corrupt(claim)) {
+      outcome = DSMR_E_CORRUPT;
     } else {
       outcome = watch_claim(claim, words, count, claim->is_starving ? STARVING_NS : ANSWER_NS);
     }
@@ -78,7 +105,6 @@ int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t of
   uint64_t place = 0;
   int32_t outcome = claim_find(lock, &claim);
   if (outcome != 0) return outcome;
-  if (claim->state == CLAIM_HELD && claim->mode == LWLOCK_EXCLUSIVE) return DSMR_E_ALREADY_HELD;
   _Atomic uint64_t *variable = NULL;
   if (offset_low != UINT32_MAX || offset_high != UINT32_MAX) {
     outcome = claim_place(claim->attachment, offset_low, offset_high, sizeof(uint64_t), &place,
@@ -92,7 +118,9 @@ int32_t dsmr_lock_watch_variable(uint32_t lock, uint32_t offset_low, uint32_t of
     outcome = lwlock_watch_variable(claim, variable, *value, value, words, &count);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;
-    if (outcome == LWLOCK_BUSY) return watch_claim(claim, words, count, 0);
+    if (outcome == LWLOCK_BUSY) {
+      return is_corrupt(claim) ? DSMR_E_CORRUPT : watch_claim(claim, words, count, 0);
+    }
     outcome = claim_clear_the_dead(claim);
     if (outcome != 0) return outcome;
   }

@@ -15,6 +15,7 @@ import {
   nothing,
 } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
+import type { Initialization } from "./init_scope.ts";
 import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
 import { type AsyncWaitOptions, patiently, retryAll, wait } from "./wait.ts";
@@ -50,7 +51,7 @@ export class Backend {
   readonly #byName = new Map<string, Segment>();
   /** Everything attached, by handle; also what has lost its name since. */
   readonly #attached = new Map<number, Segment>();
-  /** By name: initialisations that tasks of this isolate are at; settled when they are over. */
+  /** By name: initialisations that this backend is at; settled when they are over. */
   readonly #initializing = new Map<
     string,
     PromiseWithResolvers<void> & { segment: Segment }
@@ -58,6 +59,7 @@ export class Backend {
   #parking: Parking | undefined;
   #webLocks: WebLocks | undefined;
   #useCount = 1;
+  #isClosed = false;
 
   readonly id: number;
 
@@ -124,9 +126,15 @@ export class Backend {
     return this.#handle;
   }
 
+  /** Whether its last user has left. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** The last user that leaves closes it. */
   release(): void {
     if (--this.#useCount > 0) return;
+    this.#isClosed = true;
     this.#webLocks?.close();
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);
@@ -210,9 +218,7 @@ export class Backend {
           const segment = this.#adopt(name, beginning.ticket, status);
           begun = { segment, isOurs };
           if (isOurs && options.isZero) this.#commitZero(segment);
-          else if (isOurs) {
-            this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
-          }
+          else if (isOurs) this.startInitializing(segment);
           return 0;
         }
       },
@@ -222,13 +228,30 @@ export class Backend {
     return begun;
   }
 
-  /** Settles when a task of this isolate is through with initialising `name`; or undefined. */
+  /** The caller initialises a fresh segment. */
+  startInitializing(segment: Segment): Initialization {
+    const { name } = segment;
+    this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
+    return this.initialization(segment);
+  }
+
+  /** What `startInitializing` has begun. */
+  initialization(segment: Segment): Initialization {
+    const { name } = segment;
+    return {
+      name,
+      instance: this.#instance,
+      isOver: () => this.#initializing.get(name)?.segment !== segment,
+    };
+  }
+
+  /** Settles when a task of this backend is through with initialising `name`; or undefined. */
   initializing(name: string): Promise<void> | undefined {
     return this.#initializing.get(name)?.promise;
   }
 
   /**
-   * The initialisation that `begin` has started is over, however it went. Does nothing the
+   * The initialisation that has been started is over, however it went. Does nothing the
    * second time, when somebody else may be at it already.
    */
   endInitializing(segment: Segment): void {

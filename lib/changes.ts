@@ -76,17 +76,52 @@ export function changes(
   };
   // The number first, then the listing: what changes in between is compared once more.
   attempt();
-  return follow(backend, snapshot(backend.handle), attempt, options);
+  return new Changes(backend, attempt, options.signal);
+}
+
+/**
+ * An async generator, but for `return`, which would stand in line behind a `next` that waits: it
+ * ends that one.
+ */
+class Changes implements AsyncIterableIterator<Change> {
+  readonly #end = new AbortController();
+  readonly #changes: AsyncGenerator<Change, undefined, undefined>;
+
+  constructor(backend: Backend, attempt: () => number, signal: AbortSignal | undefined) {
+    const end = this.#end.signal;
+    const before = snapshot(backend.handle);
+    const either = signal === undefined ? end : AbortSignal.any([signal, end]);
+    this.#changes = follow(backend, before, attempt, either, end);
+  }
+
+  next(): Promise<IteratorResult<Change, undefined>> {
+    return this.#changes.next();
+  }
+
+  return(): Promise<IteratorResult<Change, undefined>> {
+    this.#end.abort();
+    return this.#changes.return(undefined);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<Change> {
+    return this;
+  }
 }
 
 async function* follow(
   backend: Backend,
   before: Snapshot,
   attempt: () => number,
-  options: { signal?: AbortSignal },
-): AsyncIterableIterator<Change> {
+  signal: AbortSignal,
+  end: AbortSignal,
+): AsyncGenerator<Change, undefined, undefined> {
   for (;;) {
-    await wait({ attempt, late: () => undefined }, options);
+    try {
+      await wait({ attempt, late: () => undefined }, { signal });
+    } catch (error) {
+      if (end.aborted) return;
+      throw error;
+    }
     // Listing the backends clears the dead away, so that the next wait does not end for them.
     const after = snapshot(backend.handle);
     yield* differences(before, after);

@@ -1,5 +1,5 @@
 /**
- * Which segments the running task is initialising: a callback that asked for its own segment
+ * Which segments the running code is initialising: a callback that asked for its own segment
  * would wait for itself for ever.
  *
  * @module
@@ -7,31 +7,55 @@
 
 import type { AsyncLocalStorage } from "node:async_hooks";
 
+/** A segment that is being initialised. */
+export interface Initialization {
+  readonly name: string;
+  /** Which registry; the isolate may have several backends in it. */
+  readonly instance: bigint;
+  /** Whether it has been published or given up since. */
+  isOver(): boolean;
+}
+
 /** What is being initialised, from the outermost callback inwards. */
 interface Scope {
-  readonly name: string;
-  /** Which registry: the backend that is at it. */
-  readonly backend: object;
+  readonly initialization: Initialization;
   readonly outer: Scope | undefined;
 }
 
 let scopes: AsyncLocalStorage<Scope> | undefined;
+/** Those of the sync callbacks that are running, which nothing else of this thread does then. */
+const running: Initialization[] = [];
 
 /** Runs an init callback; what it calls, however much later, is inside it. */
 export async function insideInit<Result>(
-  backend: object,
-  name: string,
+  initialization: Initialization,
   callback: () => Result,
 ): Promise<Awaited<Result>> {
   // Only now: not everybody has asynchronous callbacks.
   scopes ??= new (await import("node:async_hooks")).AsyncLocalStorage<Scope>();
-  return await scopes.run({ name, backend, outer: scopes.getStore() }, callback);
+  return await scopes.run({ initialization, outer: scopes.getStore() }, callback);
 }
 
-/** Whether the running task belongs to the callback that initialises the segment. */
-export function isInsideInit(backend: object, name: string): boolean {
+/** The same for a sync callback: what it calls until it returns is inside it. */
+export function insideInitSync<Result>(
+  initialization: Initialization,
+  callback: () => Result,
+): Result {
+  running.push(initialization);
+  try {
+    return callback();
+  } finally {
+    running.pop();
+  }
+}
+
+/** Whether the running code belongs to the callback that initialises the segment. */
+export function isInsideInit(instance: bigint, name: string): boolean {
+  const isIt = (it: Initialization): boolean =>
+    it.instance === instance && it.name === name && !it.isOver();
+  if (running.some(isIt)) return true;
   for (let scope = scopes?.getStore(); scope !== undefined; scope = scope.outer) {
-    if (scope.backend === backend && scope.name === name) return true;
+    if (isIt(scope.initialization)) return true;
   }
   return false;
 }

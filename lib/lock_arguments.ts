@@ -6,9 +6,13 @@
 
 import { DsmrError } from "./errors.ts";
 import { buildAdvice, checkOptions, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
+import type { Segment } from "./segment.ts";
 
 /** One holder, or many. */
 export type LockMode = "exclusive" | "shared";
+
+/** Mends a segment's data after an exclusive holder of its lock has died inside. */
+export type Repair = (segment: Segment) => void;
 
 /** How long to wait. */
 export interface WaitOptions {

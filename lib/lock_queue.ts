@@ -8,8 +8,9 @@
  * @module
  */
 
+import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { type AsyncWaitOptions, wait } from "./wait.ts";
+import { type AsyncWaitOptions, type Deadline, startDeadline, wait } from "./wait.ts";
 
 /** What the queue does with the lock itself. All of it throws what the lock throws. */
 export interface QueuedLock {
@@ -35,42 +36,75 @@ export interface LockHold {
 
 class Task {
   readonly mode: LockMode;
-  readonly resolve: (hold: LockHold) => void;
+  /** It has the lock. Must not throw. */
+  readonly take: (hold: LockHold) => void;
   readonly reject: (reason: unknown) => void;
-  timer: ReturnType<typeof setTimeout> | undefined;
+  deadline: Deadline | undefined;
   signal: AbortSignal | undefined;
   onAbort: (() => void) | undefined;
+  isQueued = true;
+  previous: Task | undefined;
+  next: Task | undefined;
 
   constructor(
     mode: LockMode,
-    resolve: (hold: LockHold) => void,
+    take: (hold: LockHold) => void,
     reject: (reason: unknown) => void,
   ) {
     this.mode = mode;
-    this.resolve = resolve;
+    this.take = take;
     this.reject = reject;
   }
+}
 
-  /** Stops listening for reasons to give up. */
-  end(): void {
-    if (this.timer !== undefined) clearTimeout(this.timer);
-    if (this.onAbort !== undefined) this.signal?.removeEventListener("abort", this.onAbort);
+/** Tasks in the order in which they came. Linked: all of ten thousand may give up at once. */
+class TaskList {
+  #first: Task | undefined;
+  #last: Task | undefined;
+  #length = 0;
+
+  get first(): Task | undefined {
+    return this.#first;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  add(task: Task): void {
+    task.previous = this.#last;
+    if (this.#last === undefined) this.#first = task;
+    else this.#last.next = task;
+    this.#last = task;
+    this.#length++;
+  }
+
+  /** Takes a task out, which stops listening for reasons to give up. */
+  remove(task: Task): void {
+    const { previous, next } = task;
+    if (previous === undefined) this.#first = next;
+    else previous.next = next;
+    if (next === undefined) this.#last = previous;
+    else next.previous = previous;
+    task.previous = task.next = undefined;
+    task.isQueued = false;
+    this.#length--;
+    task.deadline?.end();
+    if (task.onAbort !== undefined) task.signal?.removeEventListener("abort", task.onAbort);
   }
 }
 
 /** An outcome of the native wait: not to be had before this isolate itself lets go. */
 const HELD_HERE = 2;
-/** The longest delay that timers keep exactly. */
-const TIMER_MAX_MS = 0x7fffffff;
 
 /** The queue of one lock. */
 export class LockQueue {
   readonly #lock: QueuedLock;
-  #tasks: Task[] = [];
+  readonly #tasks = new TaskList();
   readonly #holds = new Set<LockHold>();
   #mode: LockMode = "exclusive";
-  /** Ends the native wait of the first task, while there is one. */
-  #waiting: AbortController | undefined;
+  /** The native wait, while there is one: for the first task, and in its mode. */
+  #waiting: { readonly mode: LockMode; readonly end: AbortController } | undefined;
 
   constructor(lock: QueuedLock) {
     this.#lock = lock;
@@ -93,8 +127,16 @@ export class LockQueue {
 
   /** Shares what tasks of this isolate hold already, if nobody is to be kept waiting by that. */
   join(mode: LockMode): LockHold | undefined {
-    if (this.#holds.size === 0 || this.#tasks.length > 0) return undefined;
-    if (mode !== "shared" || this.#mode !== "shared" || this.#lock.isWanted()) return undefined;
+    if (mode !== "shared" || this.#tasks.length > 0) return undefined;
+    return this.#lock.isWanted() ? undefined : this.joinAnyway();
+  }
+
+  /**
+   * Shares what tasks of this isolate hold already, if they hold it shared; also past others who
+   * wait: for sync code, which cannot wait for them, as they wait for its isolate.
+   */
+  joinAnyway(): LockHold | undefined {
+    if (this.#holds.size === 0 || this.#mode !== "shared") return undefined;
     return this.#add("shared", false);
   }
 
@@ -111,42 +153,57 @@ export class LockQueue {
   }
 
   /** Waits for the lock behind all who came before. */
-  enqueue(mode: LockMode, { timeout, signal }: AsyncWaitOptions): Promise<LockHold> {
+  enqueue(mode: LockMode, options: AsyncWaitOptions): Promise<LockHold> {
+    return new Promise((resolve, reject) => this.#append(new Task(mode, resolve, reject), options));
+  }
+
+  /**
+   * Runs `change` with the lock held exclusively, behind all who came before, in the very turn in
+   * which it is acquired, and lets go in that turn, too: no other code of this isolate ever meets
+   * the lock held. What comes next in the queue gets its turn by a microtask, not from in here:
+   * ten thousand changes in a row must not be ten thousand calls deep.
+   */
+  run<Result>(change: () => Result, options: AsyncWaitOptions): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const task = new Task(mode, resolve, reject);
-      this.#tasks.push(task);
-      this.pump();
-      if (!this.#tasks.includes(task)) return;
-      if (signal !== undefined) {
-        task.signal = signal;
-        task.onAbort = () => this.#giveUp(task, signal.reason);
-        signal.addEventListener("abort", task.onAbort);
-      }
-      if (timeout !== undefined && timeout !== Infinity) {
-        this.#expire(task, timeout, performance.now() + timeout);
-      }
+      const take = (hold: LockHold): void => {
+        try {
+          let result: Result;
+          try {
+            result = change();
+          } finally {
+            this.#leave(hold);
+          }
+          resolve(result);
+        } catch (error) {
+          reject(error);
+        }
+        queueMicrotask(() => this.pump());
+      };
+      this.#append(new Task("exclusive", take, reject), options);
     });
   }
 
-  #expire(task: Task, timeout: number, until: number): void {
-    const left = until - performance.now();
-    if (left <= 0) {
-      this.#giveUp(task, this.#lock.late(timeout));
-    } else {
-      task.timer = setTimeout(
-        () => this.#expire(task, timeout, until),
-        Math.min(left, TIMER_MAX_MS),
-      );
+  #append(task: Task, { timeout, signal }: AsyncWaitOptions): void {
+    this.#tasks.add(task);
+    this.pump();
+    if (!task.isQueued) return;
+    if (signal !== undefined) {
+      task.signal = signal;
+      task.onAbort = () => this.#giveUp(task, signal.reason);
+      signal.addEventListener("abort", task.onAbort);
     }
+    task.deadline = startDeadline(
+      timeout,
+      () => this.#giveUp(task, this.#lock.late(timeout ?? Infinity)),
+    );
   }
 
   #giveUp(task: Task, reason: unknown): void {
-    const place = this.#tasks.indexOf(task);
-    if (place < 0) return;
-    this.#tasks.splice(place, 1);
-    task.end();
-    if (place === 0) this.pause();
+    if (!task.isQueued) return;
+    this.#tasks.remove(task);
     task.reject(reason);
+    // The next one takes over the place among those who wait elsewhere, if it wants the same.
+    if (this.#tasks.first?.mode !== this.#waiting?.mode) this.pause();
     this.pump();
   }
 
@@ -154,16 +211,15 @@ export class LockQueue {
   pause(): void {
     const waiting = this.#waiting;
     this.#waiting = undefined;
-    waiting?.abort();
+    waiting?.end.abort();
   }
 
   /** Lets the first task wait for the lock, if there is one and nothing of ours is in its way. */
   pump(): void {
-    if (this.#waiting !== undefined || this.#tasks.length === 0) return;
-    if (this.#holds.size > 0 || this.#lock.isHeld()) return;
-    const [task] = this.#tasks;
-    if (task === undefined) return;
-    const waiting = new AbortController();
+    if (this.#waiting !== undefined || this.#holds.size > 0) return;
+    const task = this.#tasks.first;
+    if (task === undefined || this.#lock.isHeld()) return;
+    const waiting = { mode: task.mode, end: new AbortController() };
     this.#waiting = waiting;
     wait({
       attempt: () => {
@@ -173,43 +229,53 @@ export class LockQueue {
           this.#waiting = undefined;
           return HELD_HERE;
         }
-        const outcome = this.#lock.watch(task.mode);
+        const outcome = this.#lock.watch(waiting.mode);
         // In the same turn: nothing can come between the lock and the task.
-        if (outcome <= 1) this.#grant(task, outcome === 1);
+        if (outcome <= 1) this.#grant(outcome === 1);
         return outcome;
       },
       giveUp: () => this.#lock.cancel(),
       late: () => undefined,
-    }, { signal: waiting.signal }).catch((error) => {
+    }, { signal: waiting.end.signal }).catch((error) => {
       // Paused, or the task has given up: it is told by whoever did that.
       if (this.#waiting !== waiting) return;
       this.#waiting = undefined;
-      this.#tasks.shift();
-      task.end();
-      task.reject(error);
+      // Damage is found by looking for a while: not by each of them anew.
+      const isForAll = error instanceof DsmrError && error.code === "CORRUPT";
+      do {
+        const first = this.#tasks.first;
+        if (first === undefined) return;
+        this.#tasks.remove(first);
+        first.reject(error);
+      } while (isForAll);
       this.pump();
     });
   }
 
-  #grant(task: Task, abandoned: boolean): void {
+  /** The lock has been acquired natively, in the mode of the first task. */
+  #grant(abandoned: boolean): void {
     this.#waiting = undefined;
-    this.#tasks.shift();
-    task.end();
-    task.resolve(this.#add(task.mode, abandoned));
+    const task = this.#tasks.first;
+    if (task === undefined) return;
+    this.#tasks.remove(task);
+    task.take(this.#add(task.mode, abandoned));
     if (task.mode !== "shared") return;
     // Those behind it that want the same came before anybody who asks from now on.
-    while (this.#tasks[0]?.mode === "shared") {
-      const next = this.#tasks.shift();
-      next?.end();
-      next?.resolve(this.#add("shared", false));
+    for (let next = this.#tasks.first; next?.mode === "shared"; next = this.#tasks.first) {
+      this.#tasks.remove(next);
+      next.take(this.#add("shared", false));
     }
+  }
+
+  /** One share is given back; with the last one the lock is free. */
+  #leave(hold: LockHold): void {
+    if (this.#holds.delete(hold) && this.#holds.size === 0) this.#lock.free();
   }
 
   /** One task lets go; the last one frees the lock. Does nothing the second time. */
   drop(hold: LockHold): void {
-    if (!this.#holds.delete(hold) || this.#holds.size > 0) return;
     try {
-      this.#lock.free();
+      this.#leave(hold);
     } finally {
       this.pump();
     }

@@ -4,39 +4,46 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { checkOptions, lastError, native } from "./ffi/native.ts";
+import type { DsmrError } from "./errors.ts";
+import { checkOptions } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
 import {
   ABANDONED,
-  assertNumbers,
   BUSY,
   checkCallback,
   encodeTimeoutOf,
   encodeValue,
-  EXCLUSIVE,
   halves,
   Hold,
   type LockMode,
   modeNumber,
   NOT_YET,
+  type Repair,
+  SHARED,
   STATE_ABANDONED,
-  STATE_WANTED,
   type VarState,
   type WaitOptions,
 } from "./lock_arguments.ts";
-import { type LockHold, LockQueue } from "./lock_queue.ts";
+import type { LockHold } from "./lock_queue.ts";
+import { LockTasks } from "./lock_tasks.ts";
+import { NativeLock } from "./native_lock.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
-import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
-
-/** Mends a segment's data after an exclusive holder of its lock has died inside. */
-export type Repair = (segment: Segment) => void;
+import { type AsyncWaitOptions, checkWaitOptions } from "./wait.ts";
 
 // For the other modules of this package, and for nobody else: not members of the class.
 
 /** The lock's segment was detached, or all its locks released: no task holds it any more. */
 export let forgetHolds: (lock: LWLock) => void;
+/**
+ * Runs `change` with the lock held exclusively, in the turn in which it is acquired: see the
+ * queue's `run`. Nobody mends: the change sees that the lock is abandoned.
+ */
+export let runInside: <Result>(
+  lock: LWLock,
+  change: () => Result,
+  options: AsyncWaitOptions | undefined,
+) => Promise<Result>;
 
 /**
  * A lock in a segment: PostgreSQL's LWLock, with timeouts, and with recovery.
@@ -65,20 +72,15 @@ export let forgetHolds: (lock: LWLock) => void;
  * ```
  */
 export class LWLock {
-  readonly #segment: Segment;
   readonly #handle: number;
   readonly #calls: Calls;
-  readonly #repair: () => Repair | undefined;
+  readonly #lock: NativeLock;
   /** The tasks that use the async forms; from the first of them on. */
-  #queue: LockQueue | undefined;
-  /** Their holds that `release` lets go of; the others are a `with`'s or a `using`'s. */
-  readonly #anonymous: LockHold[] = [];
+  #tasks: LockTasks | undefined;
 
   static {
-    forgetHolds = (lock) => {
-      lock.#anonymous.length = 0;
-      lock.#queue?.forgetHolds();
-    };
+    forgetHolds = (lock) => lock.#tasks?.forgetHolds();
+    runInside = (lock, change, options) => lock.#ownTasks().run(change, options);
   }
 
   /**
@@ -86,12 +88,19 @@ export class LWLock {
    *
    * @ignore
    */
-  constructor(segment: Segment, handle: number, repair: () => Repair | undefined) {
-    assertNumbers();
-    this.#segment = segment;
+  constructor(
+    segment: Segment,
+    handle: number,
+    gone: () => DsmrError | undefined,
+    repair: () => Repair | undefined,
+  ) {
+    this.#lock = new NativeLock(segment, handle, gone, repair);
     this.#handle = handle;
-    this.#calls = native().calls;
-    this.#repair = repair;
+    this.#calls = this.#lock.calls;
+  }
+
+  #ownTasks(): LockTasks {
+    return this.#tasks ??= new LockTasks(this.#lock);
   }
 
   /**
@@ -100,9 +109,13 @@ export class LWLock {
    * It is to be had, too, when its exclusive holder has died inside and may have left the data
    * half-changed: give the segment a `repair`, or look at {@linkcode abandoned} then.
    *
-   * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by this backend, in any mode; `DEADLOCK`:
-   * its holder waits, in the end, for this backend (found after some 20 ms; exactly one of the
-   * cycle gets it); `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
+   * What tasks of this program hold shared, sync code shares with them when it asks for it
+   * shared: at once, also past others who wait. It is free when each has let go of its share.
+   *
+   * @throws {DsmrError} `TIMEOUT`; `ALREADY_HELD`: by sync code of this backend, in any mode;
+   * `DEADLOCK`: a task of this program holds it, which could not go on; or its holder waits, in
+   * the end, for this backend (found after some 20 ms; exactly one of the cycle gets it);
+   * `NO_SPACE`: 128 locks are held; `ABANDONED`: the `repair` callback threw
    * (see `cause`), the lock is released and still abandoned; `CORRUPT`: the lock was overwritten, or
    * names a holder that does not hold it; `DETACHED`, `CLOSED`. After
    * any of these it is not held.
@@ -111,47 +124,46 @@ export class LWLock {
     const number = modeNumber(mode);
     const timeout = options === undefined ? -1 : encodeTimeoutOf(options);
     const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
-    if (status !== 0) this.#acquireSlowly(status, number, timeout);
+    if (status === 0) return;
+    const share = this.#acquireSlowly(status, number, timeout);
+    if (share !== undefined) this.#tasks?.keep(share);
   }
 
-  #acquireSlowly(status: number, mode: number, timeout: number): void {
-    // In slices, so that a Worker that waits can be terminated.
-    const hasPaused = this.#pauseTasks(status);
+  /** As `acquireSync`, for one that gives it back with `#giveBack`. */
+  #takeSync(mode: LockMode, options: WaitOptions | undefined): LockHold | undefined {
+    const number = modeNumber(mode);
+    const timeout = encodeTimeoutOf(options);
+    const status = this.#calls.dsmr_lock_acquire(this.#handle, number, timeout);
+    return status === 0 ? undefined : this.#acquireSlowly(status, number, timeout);
+  }
+
+  #giveBack(share: LockHold | undefined): void {
+    if (share !== undefined) this.#tasks?.drop(share);
+    // It may have been let go, or taken away: what tasks hold by now is theirs.
+    else if (this.#tasks?.areInside !== true && this.#lock.held > 0) this.release();
+  }
+
+  /** Returns its share of what tasks hold; undefined: this isolate has just acquired it. */
+  #acquireSlowly(status: number, mode: number, timeout: number): LockHold | undefined {
+    const tasks = this.#tasks;
+    const share = mode === SHARED ? tasks?.join(status) : undefined;
+    if (share !== undefined) return share;
+    const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
     try {
+      // In slices, so that a Worker that waits can be terminated.
       while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
-      this.#check(status, timeout);
+      this.#lock.check(status, timeout);
     } catch (error) {
-      if (hasPaused) this.#queue?.pump();
+      if (hasPaused) tasks.resume();
       throw error;
     }
     if (status === ABANDONED) this.#mend();
+    return undefined;
   }
 
-  /**
-   * Whether a sync call failed because a task of this isolate waits, too: it goes on when the
-   * call is through, which is to try again. Throws if a task holds the lock.
-   */
-  #pauseTasks(status: number): boolean {
-    if (status >= 0 || this.#queue === undefined || !this.#isOwnTasks(status)) return false;
-    if (this.#queue.holders > 0) throw this.#ownTask();
-    this.#queue.pause();
-    return true;
-  }
-
-  /** Whether a call failed because of tasks of this isolate. */
-  #isOwnTasks(status: number): boolean {
-    const { codeOf } = native();
-    return codeOf.get(status) === "ALREADY_HELD" && this.#queue !== undefined &&
-      this.#queue.holders + this.#queue.waiters > 0;
-  }
-
-  #ownTask(): DsmrError {
-    return new DsmrError(
-      "DEADLOCK",
-      `A task of this program holds the lock of segment "${this.#segment.name}". Blocking here ` +
-        "would keep it from ever letting go. Await the async form instead.",
-    );
+  #mend(): void {
+    this.#lock.mend(() => this.#tasks?.forgetHolds());
   }
 
   /**
@@ -164,65 +176,10 @@ export class LWLock {
     const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
     if (status === 0) return true;
     if (status === BUSY) return false;
-    if (status < 0 && this.#isOwnTasks(status)) return this.#tryAmongTasks(mode);
-    this.#check(status, -1);
+    if (this.#tasks?.isInTheWay(status) === true) return this.#tasks.tryAcquire(mode);
+    this.#lock.check(status);
     this.#mend();
     return true;
-  }
-
-  #tryAmongTasks(mode: LockMode): boolean {
-    const queue = this.#queue;
-    if (queue === undefined) return false;
-    if (queue.holders > 0) {
-      const hold = queue.join(mode);
-      if (hold !== undefined) this.#anonymous.push(hold);
-      return hold !== undefined;
-    }
-    queue.pause();
-    const status = this.#calls.dsmr_lock_try(this.#handle, modeNumber(mode));
-    if (status === BUSY || status < 0) queue.pump();
-    this.#check(status, -1);
-    if (status === ABANDONED) this.#mend();
-    return status !== BUSY;
-  }
-
-  /** The queue of this isolate's tasks. */
-  #tasks(): LockQueue {
-    return this.#queue ??= new LockQueue({
-      watch: (mode) => this.#check(this.#calls.dsmr_lock_watch(this.#handle, modeNumber(mode)), -1),
-      cancel: () => void this.#calls.dsmr_lock_cancel(this.#handle),
-      free: () => {
-        if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
-          this.#check(this.#calls.dsmr_lock_release(this.#handle), -1);
-        }
-      },
-      isHeld: () => this.#calls.dsmr_lock_state(this.#handle) % 4 > 0,
-      isWanted: () => (this.#calls.dsmr_lock_state(this.#handle) & STATE_WANTED) !== 0,
-      late: (timeout) => this.#failure("TIMEOUT", timeout),
-    });
-  }
-
-  /** As {@linkcode acquire}, and tells which share of the lock it is. */
-  async #hold(mode: LockMode, options: WaitOptions | undefined): Promise<LockHold> {
-    const number = modeNumber(mode);
-    const checked = checkWaitOptions(options);
-    checked.signal?.throwIfAborted();
-    void this.#segment.buffer;
-    const queue = this.#tasks();
-    let hold: LockHold | undefined;
-    if (queue.waiters === 0) {
-      hold = queue.join(mode);
-      if (hold === undefined && queue.holders === 0) {
-        const status = this.#calls.dsmr_lock_try(this.#handle, number);
-        if (status === 0 || status === ABANDONED) hold = queue.adopt(mode, status === ABANDONED);
-        // What sync code of this isolate holds it will let go of.
-        else if (native().codeOf.get(status) !== "ALREADY_HELD") this.#check(status, -1);
-      }
-    }
-    hold ??= await queue.enqueue(mode, checked);
-    // It may have been taken away since, by releaseAll or a detach.
-    if (hold.abandoned && queue.has(hold)) this.#mend();
-    return hold;
   }
 
   /**
@@ -236,13 +193,15 @@ export class LWLock {
    * this isolate holds it may let go of. The signal's reason. {@linkcode RangeError}: the timeout.
    */
   async acquire(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<void> {
-    const hold = await this.#hold(mode, options);
-    if (this.#tasks().has(hold)) this.#anonymous.push(hold);
+    const tasks = this.#ownTasks();
+    tasks.keep(await tasks.hold(mode, options));
   }
 
   /**
    * Runs `callback` with the lock held, and lets go when it has ended, or the promise that it
-   * returns has settled.
+   * returns has settled. One that never settles keeps the lock until the segment is detached, the
+   * registry closed, or the program ends; as these come in the middle of it, a lock held
+   * exclusively is {@linkcode abandoned} then. Whoever waits behind it is told.
    *
    * @returns what the callback returns, awaited.
    * @throws As {@linkcode acquire}; what the callback throws.
@@ -265,11 +224,12 @@ export class LWLock {
     options?: AsyncWaitOptions,
   ): Promise<Awaited<Result>> {
     checkCallback(callback);
-    const hold = await this.#hold(mode, options);
+    const tasks = this.#ownTasks();
+    const hold = await tasks.hold(mode, options);
     try {
       return await callback();
     } finally {
-      this.#tasks().drop(hold);
+      tasks.drop(hold);
     }
   }
 
@@ -279,8 +239,9 @@ export class LWLock {
    * @throws As {@linkcode acquire}.
    */
   async hold(mode: LockMode = "exclusive", options?: AsyncWaitOptions): Promise<Disposable> {
-    const hold = await this.#hold(mode, options);
-    return new Hold(() => this.#tasks().drop(hold));
+    const tasks = this.#ownTasks();
+    const hold = await tasks.hold(mode, options);
+    return new Hold(() => tasks.drop(hold));
   }
 
   /**
@@ -290,30 +251,15 @@ export class LWLock {
    * @throws As {@linkcode acquire}.
    */
   async acquireOrWait(options?: AsyncWaitOptions): Promise<boolean> {
-    const checked = checkWaitOptions(options);
-    checked.signal?.throwIfAborted();
-    void this.#segment.buffer;
-    const queue = this.#tasks();
-    if (queue.holders + queue.waiters > 0 || this.heldByMe()) {
-      // Its own isolate has it: wait in the queue, and take it for no longer than that.
-      queue.drop(await queue.enqueue("exclusive", checked));
-      return false;
-    }
-    const status = this.#calls.dsmr_lock_try(this.#handle, EXCLUSIVE);
-    if (status === 0 || status === ABANDONED) {
-      this.#anonymous.push(queue.adopt("exclusive", status === ABANDONED));
-      if (status === ABANDONED) this.#mend();
-      return true;
-    }
-    this.#check(status, -1);
-    await this.#watchVariable(0xffffffff, 0xffffffff, new BigUint64Array(1), checked, true);
-    return false;
+    return await this.#ownTasks().acquireOrWait(options);
   }
 
   /**
-   * As {@linkcode waitForVarSync}, without blocking.
+   * As {@linkcode waitForVarSync}, without blocking. The holder may be this isolate itself,
+   * where another task changes the variable or lets go.
    *
-   * @throws As {@linkcode waitForVarSync}; the signal's reason.
+   * @throws As {@linkcode waitForVarSync}, but for `ALREADY_HELD` and `DEADLOCK`; the signal's
+   * reason. {@linkcode RangeError}: the timeout.
    */
   async waitForVar(
     byteOffset: number,
@@ -323,48 +269,21 @@ export class LWLock {
     const [low, high] = halves(byteOffset);
     const checked = checkWaitOptions(options);
     const value = encodeValue(expected);
-    const outcome = await this.#watchVariable(low, high, value, checked);
+    const outcome = await this.#ownTasks().watchVariable(low, high, value, checked);
     return { released: outcome === 0, value: value[0] ?? 0n };
   }
 
-  /** `isElsewhere`: another backend was seen to hold it. */
-  #watchVariable(
-    low: number,
-    high: number,
-    value: BigUint64Array<ArrayBuffer>,
-    options: AsyncWaitOptions,
-    isElsewhere = false,
-  ): Promise<number> {
-    const bytes = new Uint8Array(value.buffer);
-    const timeout = options.timeout ?? -1;
-    return wait({
-      attempt: () => {
-        const status = this.#calls.dsmr_lock_watch_variable(this.#handle, low, high, bytes);
-        // Another task of this isolate has it by now, so the holder waited for has let go.
-        if (isElsewhere && native().codeOf.get(status) === "ALREADY_HELD") return 0;
-        isElsewhere = true;
-        return this.#check(status, timeout);
-      },
-      late: () => this.#failure("TIMEOUT", timeout),
-    }, options);
-  }
-
   /**
-   * Lets go; as LWLockRelease.
+   * Lets go; as LWLockRelease. Where tasks and sync code of this program hold it shared together:
+   * of one share that {@linkcode acquire}, {@linkcode acquireSync} or {@linkcode tryAcquire} has
+   * taken, never of what a callback or a `using` block holds.
    *
    * @throws {DsmrError} `NOT_HELD`: not by this backend. `DETACHED`, `CLOSED`.
    */
   release(): void {
-    const queue = this.#queue;
-    if (queue !== undefined && queue.holders > 0) {
-      const hold = this.#anonymous.pop();
-      if (hold === undefined) throw this.#failure("NOT_HELD", -1);
-      queue.drop(hold);
-      return;
-    }
+    if (this.#tasks !== undefined) return this.#tasks.release();
     const status = this.#calls.dsmr_lock_release(this.#handle);
-    if (status !== 0) this.#check(status, -1);
-    queue?.pump();
+    if (status !== 0) this.#lock.check(status);
   }
 
   /**
@@ -377,13 +296,13 @@ export class LWLock {
    */
   withSync<Result>(mode: LockMode, callback: () => Result, options?: WaitOptions): Result {
     checkCallback(callback);
-    this.acquireSync(mode, options);
+    const share = this.#takeSync(mode, options);
     let result: Result;
     try {
       result = callback();
     } finally {
       // Unless the callback has done so, or has detached the segment.
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
+      this.#giveBack(share);
     }
     if (isPromise(result)) {
       throw new TypeError(
@@ -415,10 +334,8 @@ export class LWLock {
    * ```
    */
   holdSync(mode: LockMode = "exclusive", options?: WaitOptions): Disposable {
-    this.acquireSync(mode, options);
-    return new Hold(() => {
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) this.release();
-    });
+    const share = this.#takeSync(mode, options);
+    return new Hold(() => this.#giveBack(share));
   }
 
   /**
@@ -434,11 +351,12 @@ export class LWLock {
     const attempt = (): number =>
       this.#calls.dsmr_lock_acquire_or_wait(this.#handle, started, timeout);
     let status = attempt();
-    const hasPaused = this.#pauseTasks(status);
+    const tasks = this.#tasks;
+    const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = attempt();
     while (status === NOT_YET) status = attempt();
-    if (hasPaused && (status === BUSY || status < 0)) this.#queue?.pump();
-    this.#check(status, timeout);
+    if (hasPaused && (status === BUSY || status < 0)) tasks.resume();
+    this.#lock.check(status, timeout);
     if (status === BUSY) return false;
     if (status === ABANDONED) this.#mend();
     return true;
@@ -450,7 +368,9 @@ export class LWLock {
    * holder changes them with {@linkcode updateVar}.
    *
    * @throws {DsmrError} `SIZE_INVALID`: the offset is no multiple of 8 inside the segment.
-   * `ALREADY_HELD`: exclusively, by this backend. `TIMEOUT`, `DETACHED`, `CLOSED`.
+   * `ALREADY_HELD`: exclusively, by this backend, and `DEADLOCK`: by a task of it, which could
+   * not go on; or the holder waits, in the end, for this backend. `TIMEOUT`. `CORRUPT`: the lock
+   * was overwritten. `DETACHED`, `CLOSED`.
    */
   waitForVarSync(byteOffset: number, expected: bigint, options?: WaitOptions): VarState {
     const [low, high] = halves(byteOffset);
@@ -469,7 +389,9 @@ export class LWLock {
         timeout,
       );
     } while (status === BUSY);
-    this.#check(status, timeout);
+    const tasks = this.#tasks;
+    if (tasks?.isInTheWay(status) === true && tasks.areInside) throw tasks.inside();
+    this.#lock.check(status, timeout);
     return { released: status === 0, value: value[0] ?? 0n };
   }
 
@@ -486,10 +408,9 @@ export class LWLock {
     const bytes = new Uint8Array(encodeValue(value).buffer);
     const release = options?.release === true ? 1 : 0;
     // With tasks the release is the queue's business, too.
-    const isQueued = this.#queue !== undefined;
-    this.#check(
+    const isQueued = this.#tasks !== undefined;
+    this.#lock.check(
       this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, isQueued ? 0 : release),
-      -1,
     );
     if (isQueued && release === 1) this.release();
   }
@@ -515,67 +436,10 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`, `DETACHED`, `CLOSED`.
    */
   markConsistent(): void {
-    this.#check(this.#calls.dsmr_lock_mark_consistent(this.#handle), -1);
+    this.#lock.check(this.#calls.dsmr_lock_mark_consistent(this.#handle));
   }
 
   #state(): number {
-    return this.#check(this.#calls.dsmr_lock_state(this.#handle), -1);
-  }
-
-  /** The lock is ours, exclusively, and was abandoned. */
-  #mend(): void {
-    const repair = this.#repair();
-    if (repair === undefined) return;
-    try {
-      const result: unknown = repair(this.#segment);
-      if (isPromise(result)) {
-        throw new TypeError(
-          "The repair callback returned a promise. The data must be in order when it returns.",
-          { cause: result },
-        );
-      }
-      if (this.#calls.dsmr_lock_state(this.#handle) % 4 !== EXCLUSIVE) {
-        throw new Error("The repair callback has let go of the lock.");
-      }
-    } catch (cause) {
-      this.#letGo();
-      throw new DsmrError(
-        "ABANDONED",
-        `The repair callback of segment "${this.#segment.name}" threw. The lock was released, ` +
-          "and is still abandoned: the next owner tries.",
-        { cause },
-      );
-    }
-    this.markConsistent();
-  }
-
-  /** Whoever holds it here, it is let go. */
-  #letGo(): void {
-    if (this.#calls.dsmr_lock_state(this.#handle) % 4 > 0) {
-      this.#calls.dsmr_lock_release(this.#handle);
-    }
-    forgetHolds(this);
-  }
-
-  #check(status: number, timeout: number): number {
-    if (status >= 0) return status;
-    // Throws DETACHED, where that is the reason.
-    void this.#segment.buffer;
-    throw this.#explain(status, timeout);
-  }
-
-  #failure(code: "TIMEOUT" | "NOT_HELD", timeout: number): DsmrError {
-    return this.#explain(native().number(`DSMR_E_${code}`), timeout);
-  }
-
-  #explain(status: number, timeout: number): DsmrError {
-    const { calls, error } = native();
-    calls.dsmr_lock_explain(
-      this.#handle,
-      status,
-      Math.min(Math.ceil(timeout), 0x7fffffff),
-      error.bytes,
-    );
-    return lastError(status);
+    return this.#lock.check(this.#calls.dsmr_lock_state(this.#handle));
   }
 }

@@ -21,8 +21,8 @@
 
 export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
-export type { LockMode, VarState, WaitOptions } from "./lock_arguments.ts";
-export { LWLock, type Repair } from "./lwlock.ts";
+export type { LockMode, Repair, VarState, WaitOptions } from "./lock_arguments.ts";
+export { LWLock } from "./lwlock.ts";
 export type {
   BackendInfo,
   LockInfo,

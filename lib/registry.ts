@@ -4,19 +4,10 @@
  * @module
  */
 
-import { Backend, TABLE_PATIENCE_MS } from "./backend.ts";
+import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
-import {
-  check,
-  describe,
-  encodeName,
-  encodeTimeout,
-  messageOf,
-  native,
-  nothing,
-  quote,
-} from "./ffi/native.ts";
+import { describe, encodeTimeout } from "./ffi/native.ts";
 import {
   type BackendInfo,
   listBackends,
@@ -29,27 +20,25 @@ import {
   type TrancheInfo,
   type WaitInfo,
 } from "./listing.ts";
-import { insideInit, isInsideInit } from "./init_scope.ts";
-import { isPromise } from "./promise.ts";
+import {
+  dropSegment,
+  getNamedSegment,
+  getNamedSegmentSync,
+  lookupSegment,
+} from "./named_segments.ts";
+import { attachBackend, destroyRegistry } from "./opening.ts";
 import {
   type AsyncInitCallback,
-  checkOwnName,
-  checkRequest,
-  checkSize,
   directory,
   type DirectoryOptions,
   type InitCallback,
-  initFailed,
-  limit,
   type OpenOptions,
-  recursion,
   type SegmentRequest,
-  stillInitializing,
 } from "./requests.ts";
-import { backendOfSegment, handleOf, Segment, setRepair } from "./segment.ts";
+import { backendOfSegment, handleOf, Segment } from "./segment.ts";
 import { segmentOfSignal, Signal } from "./signal.ts";
-import { Tranche } from "./tranche.ts";
-import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
+import { makeTranche, type Tranche } from "./tranche.ts";
+import { type AsyncWaitOptions, checkWaitOptions, patiently } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
 
 /** How long opening waits for a stopped process in the registry's tables, by default. */
@@ -139,20 +128,7 @@ export class Registry implements Disposable {
   }
 
   static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
-    const { database = "default", mode = "open", ...rest } = options ?? {};
-    if (database === "") {
-      throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
-    }
-    if (mode !== "open" && mode !== "create" && mode !== "attach") {
-      throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
-    }
-    const dir = directory(rest);
-    const backend = Backend.open(dir, name, database, {
-      mode,
-      maxBackends: limit("maxBackends", rest.maxBackends, "DSMR_BACKENDS_MAX"),
-      maxSegments: limit("maxSegments", rest.maxSegments, "DSMR_SEGMENTS_MAX"),
-      timeout_ms,
-    });
+    const { backend, dir, database } = attachBackend(name, options, timeout_ms);
     return new Registry(backend, name, dir, database);
   }
 
@@ -194,17 +170,7 @@ export class Registry implements Disposable {
    * ```
    */
   static destroy(name: string, options?: DirectoryOptions): boolean {
-    const { calls, error } = native();
-    const encoded = encodeName("registry", name);
-    const dir = new TextEncoder().encode(directory(options));
-    const status = calls.dsmr_registry_destroy(
-      encoded.length === 0 ? nothing : encoded,
-      encoded.length,
-      dir,
-      dir.length,
-      error.bytes,
-    );
-    return check(status) === 1;
+    return destroyRegistry(name, options);
   }
 
   /**
@@ -237,9 +203,9 @@ export class Registry implements Disposable {
    * was given. `INIT_FAILED`: `init` threw, see `cause`, or returned a promise, or
    * detached the segment; the segment is free again.
    * `INIT_RECURSION`: asked for by its own `init`. `DEADLOCK`: its initialiser waits for this
-   * backend. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no room, nothing is left behind.
-   * `PERMISSION`, `CORRUPT`: its file is refused, or the runtime must not use memory. `CLOSED`: the registry was closed or
-   * destroyed.
+   * backend, or is another task of this program. `TIMEOUT`. `NO_SPACE`, `REGISTRY_FULL`: no
+   * room, nothing is left behind. `PERMISSION`, `CORRUPT`: its file is refused, or the runtime
+   * must not use memory. `CLOSED`: the registry was closed or destroyed.
    *
    * @example
    * ```ts
@@ -259,53 +225,7 @@ export class Registry implements Disposable {
     init?: InitCallback<Argument>,
     options?: SegmentRequest<Argument>,
   ): Segment {
-    const backend = this.#open();
-    checkOwnName(name);
-    if (init !== undefined || options) checkRequest(init, options);
-    const known = backend.current(name);
-    if (known !== undefined && (size === undefined || size === known.size)) {
-      if (options) setRepair(known, options.repair);
-      return known;
-    }
-    const { arg, lifetime = "registry", timeout, repair } = options ?? {};
-    const segment = backend.beginSync(name, {
-      size: size === undefined ? 0 : checkSize(name, size),
-      lifetime,
-      timeout_ms: encodeTimeout(timeout),
-    });
-    setRepair(segment, repair);
-    if (segment.found) return segment;
-    try {
-      const result: unknown = init?.(segment, arg as Argument);
-      if (isPromise(result)) {
-        throw new TypeError(
-          "The callback returned a promise, but the segment must be complete when it returns. Await " +
-            "first, or use getNamedSegment, which awaits it.",
-          { cause: result },
-        );
-      }
-    } catch (cause) {
-      segment.detach();
-      throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
-    }
-    this.#commit(backend, segment);
-    return segment;
-  }
-
-  #commit(backend: Backend, segment: Segment): void {
-    try {
-      void segment.buffer;
-    } catch (cause) {
-      if (this.#isOpen) throw initFailed(segment.name, "detached it.", cause);
-      const closed = new DsmrError("CLOSED", `Registry "${this.name}" was closed.`, { cause });
-      throw initFailed(segment.name, "closed the registry.", closed);
-    }
-    try {
-      backend.commit(segment);
-    } catch (cause) {
-      segment.detach();
-      throw cause;
-    }
+    return getNamedSegmentSync(this.#open(), name, size, init, options);
   }
 
   /**
@@ -334,45 +254,7 @@ export class Registry implements Disposable {
     init?: AsyncInitCallback<Argument>,
     options?: SegmentRequest<Argument> & AsyncWaitOptions,
   ): Promise<Segment> {
-    const backend = this.#open();
-    checkOwnName(name);
-    if (init !== undefined || options) checkRequest(init, options);
-    const waiting = checkWaitOptions(options);
-    waiting.signal?.throwIfAborted();
-    const { arg, lifetime = "registry", repair } = options ?? {};
-    const request = { size: size === undefined ? 0 : checkSize(name, size), lifetime };
-    const { segment, isOurs } = await patiently(async (left) => {
-      for (;;) {
-        const known = backend.current(name);
-        if (known !== undefined && (size === undefined || size === known.size)) {
-          return { segment: known, isOurs: false };
-        }
-        const other = backend.initializing(name);
-        if (other === undefined) {
-          const begun = await backend.begin(name, { ...request, timeout_ms: 0 }, left);
-          if (begun !== undefined) return begun;
-          continue;
-        }
-        if (isInsideInit(backend, name)) throw recursion(name);
-        await within(other, left, () => stillInitializing(name, waiting.timeout));
-      }
-    }, waiting);
-    setRepair(segment, repair);
-    if (!isOurs) return segment;
-    try {
-      try {
-        if (init !== undefined) {
-          await insideInit(backend, name, () => init(segment, arg as Argument));
-        }
-      } catch (cause) {
-        segment.detach();
-        throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
-      }
-      this.#commit(backend, segment);
-    } finally {
-      backend.endInitializing(segment);
-    }
-    return segment;
+    return await getNamedSegment(this.#open(), name, size, init, options);
   }
 
   /**
@@ -393,9 +275,7 @@ export class Registry implements Disposable {
    * ```
    */
   lookupSegment(name: string): Segment | null {
-    checkOwnName(name);
-    const backend = this.#open();
-    return backend.current(name) ?? backend.lookup(name);
+    return lookupSegment(this.#open(), name);
   }
 
   /**
@@ -419,18 +299,7 @@ export class Registry implements Disposable {
    * ```
    */
   dropSegment(name: string): boolean {
-    checkOwnName(name);
-    const backend = this.#open();
-    const { calls, error } = native();
-    const encoded = encodeName("segment", name);
-    return check(
-      calls.dsmr_segment_drop(
-        backend.handle,
-        encoded.length === 0 ? nothing : encoded,
-        encoded.length,
-        error.bytes,
-      ),
-    ) === 1;
+    return dropSegment(this.#open(), name);
   }
 
   /**
@@ -514,16 +383,7 @@ export class Registry implements Disposable {
           "Ask this one for it.",
       );
     }
-    const { calls, error } = native();
-    const encoded = encodeName("tranche", name);
-    const id = calls.dsmr_tranche_new(
-      backend.handle,
-      encoded.length === 0 ? nothing : encoded,
-      encoded.length,
-      segment === undefined ? 0 : handleOf(segment),
-      error.bytes,
-    );
-    return new Tranche(backend, name, check(id));
+    return makeTranche(backend, name, segment === undefined ? 0 : handleOf(segment));
   }
 
   /**
@@ -554,6 +414,7 @@ export class Registry implements Disposable {
   /**
    * The segments and backends that come and go from now on. What comes and goes again between
    * two turns of the loop is not seen. A backend that dies is noticed without anybody's doing.
+   * Waiting keeps the program alive; `return()` ends it at once.
    *
    * @throws {DsmrError} `CLOSED`: also while waiting. The signal's reason.
    *

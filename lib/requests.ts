@@ -7,7 +7,7 @@
 import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
-import type { Repair } from "./lwlock.ts";
+import type { Repair } from "./lock_arguments.ts";
 import type { Lifetime, Segment } from "./segment.ts";
 
 /** Where registries are. */
@@ -144,6 +144,15 @@ export function recursion(name: string): DsmrError {
     "INIT_RECURSION",
     `Segment "${name}" is being initialised by the very callback that asks for it. It is the ` +
       "callback's argument; use that.",
+  );
+}
+
+/** Asked for by sync code while a task initialises it. */
+export function ownTaskInitializes(name: string): DsmrError {
+  return new DsmrError(
+    "DEADLOCK",
+    `Segment "${name}" is being initialised by a task of this program. Blocking here would keep ` +
+      "it from ever ending. Await getNamedSegment instead.",
   );
 }
 

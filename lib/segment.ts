@@ -7,8 +7,8 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, native } from "./ffi/native.ts";
-import { halves } from "./lock_arguments.ts";
-import { forgetHolds, LWLock, type Repair } from "./lwlock.ts";
+import { halves, type Repair } from "./lock_arguments.ts";
+import { forgetHolds, LWLock } from "./lwlock.ts";
 import { backendOf, Tranche } from "./tranche.ts";
 import type { WordWait } from "./parking.ts";
 import { type AsyncWaitOptions, checkWaitOptions, retryAll } from "./wait.ts";
@@ -124,6 +124,16 @@ export class Segment implements Disposable {
     );
   }
 
+  /** Why its locks cannot be used, if that is so. */
+  #gone(): DsmrError | undefined {
+    if (this.#isAttached) return undefined;
+    if (!this.#backend.isClosed) return this.#detached();
+    return new DsmrError(
+      "CLOSED",
+      `The registry of segment "${this.name}" was closed. Open it again, and ask it for the segment.`,
+    );
+  }
+
   /**
    * The lock that the segment carries, outside of {@linkcode buffer}. Use it for what several
    * processes change at once.
@@ -135,7 +145,7 @@ export class Segment implements Disposable {
     if (this.#lock === undefined) {
       const { calls, error } = native();
       const handle = check(calls.dsmr_lock_of_segment(this.#handle, error.bytes));
-      this.#lock = new LWLock(this, handle, () => this.#repair);
+      this.#lock = new LWLock(this, handle, () => this.#gone(), () => this.#repair);
     }
     return this.#lock;
   }
@@ -192,7 +202,7 @@ export class Segment implements Disposable {
     const { calls, error } = native();
     const [low, high] = halves(byteOffset);
     const handle = check(calls.dsmr_lock_at(this.#handle, low, high, error.bytes));
-    const lock = new LWLock(this, handle, () => undefined);
+    const lock = new LWLock(this, handle, () => this.#gone(), () => undefined);
     this.#locks.set(byteOffset, lock);
     return lock;
   }

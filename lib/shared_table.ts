@@ -21,6 +21,7 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { native } from "./ffi/native.ts";
+import { runInside } from "./lwlock.ts";
 import { handleOf, type Segment } from "./segment.ts";
 import { type AsyncWaitOptions, wait } from "./wait.ts";
 
@@ -188,10 +189,8 @@ export class SharedTable {
 
   /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
   changeSync<Result>(change: () => Result): Result {
-    const { lock } = this.#segment;
-    // A task of ours has been given the lock, and has not gone on yet: its change is all to come.
-    if (lock.heldByMe()) return this.#inside(change);
-    lock.acquireSync("exclusive", { timeout: 10_000 });
+    // No task of ours has it, of whatever backend: they change and let go in one turn.
+    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#change(change);
   }
 
@@ -206,14 +205,12 @@ export class SharedTable {
         if (this.#isWhole) return this.#change(change);
         lock.release();
       } else {
-        const held = await lock.hold("exclusive", options);
-        try {
-          // Unless the program has called releaseAll() in between. Perhaps it is another task's by
-          // now, which is to go on later: that is as good, but then it is not ours to let go.
-          if (lock.heldByMe() && this.#isWhole) return this.#inside(change);
-        } finally {
-          held[Symbol.dispose]();
-        }
+        const changed = await runInside(
+          lock,
+          () => this.#isWhole ? { result: this.#inside(change) } : undefined,
+          options,
+        );
+        if (changed !== undefined) return changed.result;
       }
       // Somebody has made the table larger.
       if (!this.#isWhole) await this.#extend();

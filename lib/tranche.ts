@@ -5,7 +5,7 @@
  */
 
 import type { Backend } from "./backend.ts";
-import { check, native } from "./ffi/native.ts";
+import { check, encodeName, native, nothing } from "./ffi/native.ts";
 
 // For the other modules of this package, and for nobody else: not a member of the class.
 
@@ -49,4 +49,18 @@ export class Tranche {
     const { calls, error } = native();
     return check(calls.dsmr_tranche_drop(this.#backend.handle, this.id, error.bytes)) === 1;
   }
+}
+
+/** Makes a tranche; with the handle of a segment (else 0) one that goes with it. */
+export function makeTranche(backend: Backend, name: string, segmentHandle: number): Tranche {
+  const { calls, error } = native();
+  const encoded = encodeName("tranche", name);
+  const id = calls.dsmr_tranche_new(
+    backend.handle,
+    encoded.length === 0 ? nothing : encoded,
+    encoded.length,
+    segmentHandle,
+    error.bytes,
+  );
+  return new Tranche(backend, name, check(id));
 }

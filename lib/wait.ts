@@ -28,6 +28,39 @@ const OUTCOME_MAX = 0xffff;
 /** The longest delay that timers keep exactly. */
 const TIMER_MAX_MS = 0x7fffffff;
 
+/** Calls back when a time is over, however long it is. */
+export class Deadline {
+  readonly #until: number;
+  readonly #expired: () => void;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  /** At once when there is no time: before this returns. */
+  constructor(timeout: number, expired: () => void) {
+    this.#until = performance.now() + timeout;
+    this.#expired = expired;
+    this.#look();
+  }
+
+  #look(): void {
+    const left = this.#until - performance.now();
+    if (left <= 0) this.#expired();
+    else this.#timer = setTimeout(() => this.#look(), Math.min(left, TIMER_MAX_MS));
+  }
+
+  /** Does not call any more. */
+  end(): void {
+    if (this.#timer !== undefined) clearTimeout(this.#timer);
+  }
+}
+
+/** The deadline of an option; none for one that never comes. */
+export function startDeadline(
+  timeout: number | undefined,
+  expired: () => void,
+): Deadline | undefined {
+  return timeout === undefined || timeout === Infinity ? undefined : new Deadline(timeout, expired);
+}
+
 /** By the id of the watch that has been set for it. */
 const pending = new Map<number, Wait>();
 let listener: Listener | undefined;
@@ -125,7 +158,7 @@ class Wait {
   readonly #reject: (reason: unknown) => void;
   readonly #onAbort = (): void => this.fail(this.#signal?.reason);
   #watch = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #deadline: Deadline | undefined;
   #hasEnded = false;
 
   constructor(
@@ -142,18 +175,12 @@ class Wait {
     this.step();
     if (this.#hasEnded) return;
     signal?.addEventListener("abort", this.#onAbort);
-    if (timeout !== undefined && timeout !== Infinity) this.#expire(performance.now() + timeout);
+    this.#deadline = startDeadline(timeout, () => this.fail(request.late()));
   }
 
   /** Whether it is pending without keeping the program alive. */
   get isWeak(): boolean {
     return pending.has(this.#watch) && this.#request.isWeak?.() === true;
-  }
-
-  #expire(until: number): void {
-    const left = until - performance.now();
-    if (left <= 0) this.fail(this.#request.late());
-    else this.#timer = setTimeout(() => this.#expire(until), Math.min(left, TIMER_MAX_MS));
   }
 
   /** Attempts, and ends, or watches. */
@@ -192,7 +219,7 @@ class Wait {
   #end(): void {
     this.#hasEnded = true;
     perhapsWeak.delete(this);
-    if (this.#timer !== undefined) clearTimeout(this.#timer);
+    this.#deadline?.end();
     this.#signal?.removeEventListener("abort", this.#onAbort);
   }
 }
@@ -246,9 +273,10 @@ export function within(
   late: () => unknown,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    let timer: ReturnType<typeof setTimeout> | undefined;
+    // It may expire before it is assigned.
+    let deadline: Deadline | undefined = undefined;
     const end = (): void => {
-      if (timer !== undefined) clearTimeout(timer);
+      deadline?.end();
       signal?.removeEventListener("abort", onAbort);
     };
     const onAbort = (): void => {
@@ -257,12 +285,10 @@ export function within(
     };
     if (signal?.aborted === true) return onAbort();
     signal?.addEventListener("abort", onAbort);
-    if (timeout !== undefined && timeout !== Infinity) {
-      timer = setTimeout(() => {
-        end();
-        reject(late());
-      }, Math.min(Math.max(timeout, 0), TIMER_MAX_MS));
-    }
+    deadline = startDeadline(timeout, () => {
+      end();
+      reject(late());
+    });
     promise.then(() => {
       end();
       resolve();

@@ -150,6 +150,7 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 const layers = [
   ["mod.ts"],
   ["registry.ts"],
+  ["named_segments.ts", "opening.ts"],
   ["requests.ts"],
   ["changes.ts", "signal.ts"],
   ["listing.ts"],
@@ -160,7 +161,8 @@ const layers = [
   ["shared_table.ts"],
   ["segment.ts"],
   ["lwlock.ts", "tranche.ts"],
-  ["lock_queue.ts", "init_scope.ts"],
+  ["lock_tasks.ts"],
+  ["lock_queue.ts", "native_lock.ts", "init_scope.ts"],
   ["lock_arguments.ts"],
   ["wait.ts"],
   ["ffi/native.ts"],

@@ -11,7 +11,7 @@ import {
   Party,
   turn,
 } from "./_async.ts";
-import { assertFailed, assertFails, inScene, succeeded } from "./_scene.ts";
+import { assertFailed, inScene, succeeded } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";
 
 const wordOf = (segment: Segment): number | undefined => new Uint8Array(segment.buffer)[0];
@@ -111,47 +111,6 @@ test("when init rejects the next task takes over, on zeroed memory", () =>
     }
     assertEquals((await Promise.all(tasks.slice(2))).map(wordOf), [3, 3]);
     assertEquals(seen, [0, 0, 0]);
-  }));
-
-test("init that asks for its own segment gets INIT_RECURSION, also later and deeper", () =>
-  inScene(async (scene) => {
-    const registry = scene.open();
-    const codes: string[] = [];
-    const ask = async (): Promise<void> => {
-      codes.push(
-        (await assertRefused(registry.getNamedSegment("a", 8), "INIT_RECURSION", '"a"')).code,
-      );
-    };
-    const segment = await registry.getNamedSegment("a", 8, async () => {
-      await ask();
-      await turn();
-      await ask();
-      assertFails(() => registry.getNamedSegmentSync("a", 8), "INIT_RECURSION", '"a"');
-      await registry.getNamedSegment("b", 8, async () => {
-        await turn();
-        await ask();
-        await registry.getNamedSegment("c", 8, ask);
-      });
-      await Promise.all([ask(), new Promise<void>((r) => setTimeout(() => ask().then(r)))]);
-    });
-    assertEquals(codes.length, 6);
-    // Afterwards it is a segment as any other.
-    assertStrictEquals(await registry.getNamedSegment("a", 8), segment);
-    assertEquals([...registry.segments()].map(({ ready }) => ready), [true, true, true]);
-  }));
-
-test("a sync ask for what a task of the same program initialises is an error, not a hang", () =>
-  inScene(async (scene) => {
-    const registry = scene.open();
-    const gate = Promise.withResolvers<void>();
-    const task = registry.getNamedSegment("a", 8, () => gate.promise);
-    await turn();
-    assertFails(() => registry.getNamedSegmentSync("a", 8), "INIT_RECURSION", '"a"');
-    assertFails(() => registry.getNamedSegmentSync("a"), "INIT_RECURSION", '"a"');
-    gate.resolve();
-    assertStrictEquals(registry.lookupSegment("a"), null);
-    const segment = await task;
-    assertStrictEquals(registry.getNamedSegmentSync("a"), segment);
   }));
 
 test("waiting for an init that never settles ends by timeout, signal, close and detach", () =>

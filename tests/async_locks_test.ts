@@ -15,11 +15,9 @@ import {
   SIZE,
   turn,
 } from "./_async.ts";
-import { assertFails, inScene, succeeded, until } from "./_scene.ts";
+import { assertFails, inScene, until } from "./_scene.ts";
 import { runtimes } from "./_spawn.ts";
 
-/** The word where `releaseLater` counts. */
-const RELEASED = 128;
 const MODES: readonly LockMode[] = ["exclusive", "shared"];
 const other: Record<LockMode, LockMode> = { exclusive: "shared", shared: "exclusive" };
 
@@ -265,110 +263,38 @@ test("a task that gives up in the queue is in nobody's way, wherever it stands",
     assertNothingLeft(registry, lock);
   }));
 
-test("a sync acquire while a task holds the lock is DEADLOCK at once, in every sync form", () =>
+test("ten thousand that wait, and give up in any order: the others keep theirs", () =>
   inScene(async (scene) => {
     const { registry, lock } = attach(scene);
-    for (const mode of MODES) {
-      await lock.with(mode, () => {
-        for (const wanted of MODES) {
-          assertFails(() => lock.acquireSync(wanted), "DEADLOCK", '"a"', "Await the async form");
-        }
-        assertFails(() => lock.withSync("exclusive", () => 1), "DEADLOCK", '"a"');
-        assertFails(() => lock.holdSync(), "DEADLOCK", '"a"');
-        assertFails(() => lock.acquireOrWaitSync(), "DEADLOCK", '"a"');
-        assert(lock.heldByMe(mode));
-      });
-    }
-    assertNothingLeft(registry, lock);
-  }));
-
-test("a sync acquire while a task merely waits comes first, and the task goes on after it", () =>
-  inScene(async (scene) => {
-    const { registry, segment, lock } = attach(scene);
-    const child = await holder(scene, "bun", "exclusive");
-    const forms = [
-      () => lock.acquireSync(),
-      () => void lock.holdSync("exclusive", { timeout: 60_000 }),
-      () => assertEquals(lock.tryAcquire(), true),
-      () => assertEquals(lock.acquireOrWaitSync(), true),
-    ];
-    for (const [round, acquire] of forms.entries()) {
-      const task = observe(lock.acquire());
-      await until(() => [...registry.waits()].length === 1);
-      assertEquals([lock.tryAcquire(), lock.tryAcquire("shared")], [false, false]);
-      assertFails(() => lock.acquireSync("exclusive", { timeout: 0 }), "TIMEOUT", '"a"');
-      assertFails(() => lock.acquireOrWaitSync({ timeout: 0 }), "TIMEOUT", '"a"');
-      await child.begin({ do: "releaseLater", segment: "a" });
-      // Blocks: no event of ours comes between its release and what follows.
-      segment.waitSync(RELEASED, round);
-      if (!task.settled) {
-        acquire();
-        assertEquals([lock.heldByMe("exclusive"), task.settled], [true, false]);
-        await turn();
-        assertEquals(task.settled, false);
-        lock.release();
-      } else {
-        console.log("not tested: the task had the lock before this thread went on");
-      }
-      await task.promise;
-      lock.release();
-      succeeded(await child.next());
-      await child.ask({ do: "acquire", segment: "a" });
-    }
-    const task = lock.acquire();
+    const child = await holder(scene, "deno", "exclusive");
+    const COUNT = 10_000;
+    const all = new AbortController();
+    const some = Array.from({ length: COUNT }, () => new AbortController());
+    const order: number[] = [];
+    // Readers among them: where the mode changes, the first one's place is given back.
+    const modeOf = (i: number): LockMode => i % 7 === 0 ? "shared" : "exclusive";
+    const tasks = some.map(({ signal }, i) =>
+      lock.with(modeOf(i), () => void order.push(i), { signal: i % 2 === 0 ? signal : all.signal })
+    );
+    const outcomes = Promise.allSettled(tasks);
     await until(() => [...registry.waits()].length === 1);
-    await child.begin({ do: "releaseLater", segment: "a" });
-    if (lock.acquireOrWaitSync()) lock.release();
-    await task;
-    lock.release();
-    succeeded(await child.next());
-    assertNothingLeft(registry, lock);
-  }));
-
-test("a task that asks while sync code holds the lock gets it when that lets go", () =>
-  inScene(async (scene) => {
-    const { registry, lock } = attach(scene);
-    const letGo = [
-      () => lock.release(),
-      () => lock.updateVar(0, 1n, { release: true }),
-      () => assertEquals(registry.releaseAll(), 1),
-    ];
-    for (const release of letGo) {
-      lock.acquireSync();
-      const tasks = [lock.acquire("exclusive"), lock.acquire("shared")].map(observe);
-      await turn();
-      assertEquals(tasks.map(({ settled }) => settled), [false, false]);
-      release();
-      await tasks[0]?.promise;
-      assertEquals([lock.heldByMe("exclusive"), tasks[1]?.settled], [true, false]);
-      lock.release();
-      await tasks[1]?.promise;
-      lock.release();
-      assertEquals(await lock.acquireOrWait(), true);
-      const waiting = observe(lock.acquireOrWait());
-      await turn();
-      assertEquals(waiting.settled, false);
-      lock.release();
-      assertEquals(await waiting.promise, false);
+    // The first, the last, and those in between from both ends.
+    const leaving = some.map((_, i) => i).filter((i) => i % 2 === 0 && i % 10 !== 4);
+    for (let i = 0; i < leaving.length / 2; i++) {
+      some[leaving[i] ?? 0]?.abort("some");
+      some[leaving[leaving.length - 1 - i] ?? 0]?.abort("some");
     }
-    assertNothingLeft(registry, lock);
-  }));
-
-test("tryAcquire joins shared tasks, and takes nothing that would need a wait", () =>
-  inScene(async (scene) => {
-    const { registry, lock } = attach(scene);
-    await lock.acquire("shared");
-    assertEquals([lock.tryAcquire("exclusive"), lock.tryAcquire("shared")], [false, true]);
-    const writer = observe(lock.acquire("exclusive"));
-    // A task waits already.
-    assertEquals(lock.tryAcquire("shared"), false);
-    lock.release();
-    await turn();
-    assertEquals([writer.settled, lock.heldByMe("shared")], [false, true]);
-    lock.release();
-    await writer.promise;
-    assertEquals([lock.tryAcquire("exclusive"), lock.tryAcquire("shared")], [false, false]);
-    lock.release();
+    all.abort("all");
+    assertEquals([...registry.waits()].length, 1);
+    await child.ask({ do: "release", segment: "a" });
+    const reasons = (await outcomes).map((outcome) =>
+      outcome.status === "rejected" ? outcome.reason : undefined
+    );
+    assertEquals(
+      reasons,
+      some.map((_, i) => i % 2 === 1 ? "all" : i % 10 === 4 ? undefined : "some"),
+    );
+    assertEquals(order, some.map((_, i) => i).filter((i) => i % 10 === 4));
     assertNothingLeft(registry, lock);
   }));
 
@@ -428,8 +354,61 @@ for (const runtime of runtimes) {
         false,
       ]);
       assertEquals(await lock.waitForVar(0, 7n), { released: true, value: 7n });
-      await lock.with("exclusive", () => assertRefused(lock.waitForVar(0, 7n), "ALREADY_HELD"));
       assertEquals(new BigUint64Array(segment.buffer)[0], 7n);
       assertNothingLeft(registry, lock);
     }));
 }
+
+test("waitForVar waits for another task of its isolate, and for sync code of it", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    const takes: (() => unknown)[] = [() => lock.acquire(), () => lock.acquireSync()];
+    let value = 0n;
+    for (const take of takes) {
+      await take();
+      const changes = [
+        () => lock.updateVar(0, ++value),
+        () => lock.release(),
+        () => lock.updateVar(0, value, { release: true }),
+        () => registry.releaseAll(),
+      ];
+      for (const [i, change] of changes.entries()) {
+        const before = value;
+        const waits = [
+          lock.waitForVar(0, before),
+          lock.waitForVar(0, before, { timeout: 60_000 }),
+        ].map(observe);
+        await assertRefused(lock.waitForVar(0, before, { timeout: 1 }), "TIMEOUT", '"a"');
+        assertEquals(await lock.waitForVar(0, before + 9n), { released: false, value: before });
+        // Whatever is due has been done, and the watch looked at once more.
+        for (let turns = 0; turns < 3; turns++) await turn();
+        assertEquals(waits.map(({ settled }) => settled), [false, false]);
+        change();
+        for (const { promise } of waits) {
+          assertEquals(await promise, { released: i > 0, value });
+        }
+        if (i > 0) await take();
+      }
+      lock.release();
+    }
+    assertNothingLeft(registry, lock);
+  }));
+
+test("waitForVar is not ended by a task that holds it shared, nor by one that waits", () =>
+  inScene(async (scene) => {
+    const { registry, lock } = attach(scene);
+    await lock.acquire("shared");
+    const writer = observe(lock.acquire("exclusive"));
+    assertEquals(await lock.waitForVar(0, 0n), { released: true, value: 0n });
+    lock.release();
+    await writer.promise;
+    const reader = observe(lock.acquire("shared"));
+    const waiting = observe(lock.waitForVar(0, 0n));
+    await turn();
+    assertEquals([reader.settled, waiting.settled], [false, false]);
+    lock.updateVar(0, 1n, { release: true });
+    assertEquals(await waiting.promise, { released: true, value: 0n });
+    await reader.promise;
+    lock.release();
+    assertNothingLeft(registry, lock);
+  }));

@@ -191,3 +191,32 @@ test("releaseAll while tasks wait for the table of words does not break into it"
       }
     }
   }));
+
+test("sync calls on words never meet their table held by a task of another database", () =>
+  inScene(async (scene) => {
+    const segments = ["one", "two"].map((database) =>
+      scene.open({ database }).getNamedSegmentSync("a", SIZE)
+    );
+    const [first, second] = segments;
+    assert(first !== undefined && second !== undefined);
+    assertEquals([await first.wait(0, 1), await second.wait(0, 1)], ["not-equal", "not-equal"]);
+    const intruder = await Intruder.inWords(scene);
+    // More than are answered in one turn of the loop, and than a stack is deep.
+    const COUNT = 5_000;
+    const waits = Array.from({ length: COUNT }, (_, i) => segments[i % 2]?.wait(0, 1));
+    const parked = first.wait(4, 0);
+    // Between any two steps that those tasks may take.
+    const calls = async (): Promise<void> => {
+      for (let i = 0; i < 2000; i++) {
+        assertEquals([first.waitSync(0, 1), second.waitSync(0, 1)], ["not-equal", "not-equal"]);
+        assertEquals(second.notify(8), 0);
+        await Promise.resolve();
+      }
+    };
+    const called = Promise.all([waits[0]?.then(calls), waits[1]?.then(calls)]);
+    await intruder.ask("release");
+    await called;
+    for (const outcome of await Promise.all(waits)) assertEquals(outcome, "not-equal");
+    await until(() => second.notify(4) === 1);
+    assertEquals(await parked, "ok");
+  }));

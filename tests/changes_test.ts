@@ -169,6 +169,62 @@ test("an abort ends a watch with its reason: before, while it waits, and while i
     assertEquals(turns, 1);
   }));
 
+test("return() ends a watch at once, also while next() waits, and nothing keeps running", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const { signal } = new AbortController();
+    const end = { done: true, value: undefined } as const;
+    for (const options of [{}, { signal }]) {
+      const watch = registry.watch(options);
+      // Two that wait in line.
+      const pending = [watch.next(), watch.next()];
+      const waiting = pending.map(observe);
+      await turn();
+      assertEquals(waiting.map(({ settled }) => settled), [false, false]);
+      assertEquals(await watch.return?.(), end);
+      assertEquals(await Promise.all(pending), [end, end]);
+      registry.getNamedSegmentSync("a", 64);
+      registry.dropSegment("a");
+      assertEquals([await watch.next(), await watch.return?.()], [end, end]);
+
+      const unused = registry.watch(options);
+      assertEquals([await unused.return?.(), await unused.next()], [end, end]);
+      // Between two changes of one turn.
+      const between = registry.watch(options);
+      registry.getNamedSegmentSync("b", 64);
+      registry.getNamedSegmentSync("c", 64);
+      assertEquals((await between.next()).done, false);
+      assertEquals([await between.return?.(), await between.next()], [end, end]);
+      registry.dropSegment("b");
+      registry.dropSegment("c");
+    }
+    // A loop that somebody else ends; and one that ends itself while another next() waits.
+    const watch = registry.watch();
+    const loop = (async () => {
+      for await (const _ of watch) assert(false, "never");
+      return "ended";
+    })();
+    await turn();
+    await watch.return?.();
+    assertEquals(await loop, "ended");
+    const own = registry.watch();
+    let ahead: Promise<IteratorResult<Change>> | undefined;
+    registry.getNamedSegmentSync("d", 64);
+    for await (const _ of own) {
+      ahead = own.next();
+      await turn();
+      break;
+    }
+    assertEquals(await ahead, end);
+    // After an abort it is over, too: an error once, and then the end.
+    const controller = new AbortController();
+    const aborted = registry.watch({ signal: controller.signal });
+    const last = aborted.next();
+    controller.abort("enough");
+    await assertRejectedWith(last, "enough");
+    assertEquals([await aborted.return?.(), await aborted.next()], [end, end]);
+  }));
+
 test("close() and destroy() end every watch with CLOSED", () =>
   inScene(async (scene) => {
     for (const how of ["close", "destroy"] as const) {

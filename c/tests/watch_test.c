@@ -183,8 +183,29 @@ static void arguments_are_checked(void) {
   CHECK_INT(dsmr_watch_end(0), 0);
   CHECK_INT(dsmr_watch_end(UINT32_MAX), 0);
   CHECK_INT(dsmr_doorbell(&check_error), doorbell);
-  CHECK_INT(dsmr_lock_try(here.locks[1], DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
-  CHECK_FAILS(dsmr_lock_watch_variable(here.locks[1], 0, 0, &value), DSMR_E_ALREADY_HELD);
+}
+
+/* By the backend that waits: its event loop goes on, and may do either. */
+static void own_updates_and_releases_are_watched(void) {
+  enter_both();
+  uint64_t value = 0;
+  for (uint32_t i = 0; i < 2; i++) {
+    CHECK_INT(dsmr_lock_try(here.locks[1], DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+    int32_t watch = CHECK_OK(dsmr_lock_watch_variable(here.locks[1], 0, 0, &value));
+    CHECK(watch > 0xffff);
+    uint64_t next = value + 1;
+    if (i == 0) CHECK_INT(dsmr_lock_update_variable(here.locks[1], 0, 0, &next, 0), 0);
+    CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
+    uint32_t id = 0;
+    CHECK_INT(answer_within(PATIENCE_MS, &id, 1), 1);
+    CHECK_INT((int32_t)id, watch);
+    CHECK_INT(dsmr_lock_watch_variable(here.locks[1], 0, 0, &value), DSMR_LOCK_ACQUIRED);
+    CHECK_INT(dsmr_lock_try(here.locks[1], DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+    watch = dsmr_lock_watch_variable(here.locks[1], 0, 0, &value);
+    CHECK(i == 0 ? watch == 1 && value == 1 : watch > 0xffff);
+    (void)dsmr_watch_end((uint32_t)watch);
+    CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
+  }
 }
 
 /* More waits than the journal has cells; what comes of them needs one each. */
@@ -456,6 +477,7 @@ static const struct check_test tests[] = {
     TEST(watched_claim_refuses_other_uses),
     TEST(thread_without_doorbell_watches_nothing),
     TEST(arguments_are_checked),
+    TEST(own_updates_and_releases_are_watched),
     TEST(watched_waits_need_no_journal),
     TEST(release_all_ends_watched_waits),
     TEST(who_starves_and_does_not_come_is_passed_over),

@@ -1,0 +1,102 @@
+/**
+ * A lock as the library has it, for one isolate: what its outcomes mean, and mending.
+ *
+ * @module
+ */
+
+import { DsmrError } from "./errors.ts";
+import { lastError, native } from "./ffi/native.ts";
+import type { Calls } from "./ffi/symbols.ts";
+import { assertNumbers, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
+import { isPromise } from "./promise.ts";
+import type { Segment } from "./segment.ts";
+
+/** One lock of one segment. */
+export class NativeLock {
+  readonly segment: Segment;
+  readonly handle: number;
+  readonly calls: Calls;
+  readonly #gone: () => DsmrError | undefined;
+  readonly #repair: () => Repair | undefined;
+
+  /** `gone`: why it cannot be used any more, if that is so. */
+  constructor(
+    segment: Segment,
+    handle: number,
+    gone: () => DsmrError | undefined,
+    repair: () => Repair | undefined,
+  ) {
+    assertNumbers();
+    this.segment = segment;
+    this.handle = handle;
+    this.calls = native().calls;
+    this.#gone = gone;
+    this.#repair = repair;
+  }
+
+  /** How this isolate holds it, by whatever call: a mode, or 0 or less. */
+  get held(): number {
+    return this.calls.dsmr_lock_state(this.handle) % 4;
+  }
+
+  /** Lets go, if it is held. */
+  free(): void {
+    if (this.held > 0) this.check(this.calls.dsmr_lock_release(this.handle));
+  }
+
+  /** The lock is ours, exclusively, and was abandoned. `letGo`: when that fails. */
+  mend(letGo: () => void): void {
+    const repair = this.#repair();
+    if (repair === undefined) return;
+    try {
+      const result: unknown = repair(this.segment);
+      if (isPromise(result)) {
+        throw new TypeError(
+          "The repair callback returned a promise. The data must be in order when it returns.",
+          { cause: result },
+        );
+      }
+      if (this.held !== EXCLUSIVE) throw new Error("The repair callback has let go of the lock.");
+    } catch (cause) {
+      // Whoever holds it here.
+      if (this.held > 0) this.calls.dsmr_lock_release(this.handle);
+      letGo();
+      throw new DsmrError(
+        "ABANDONED",
+        `The repair callback of segment "${this.segment.name}" threw. The lock was released, ` +
+          "and is still abandoned: the next owner tries.",
+        { cause },
+      );
+    }
+    this.check(this.calls.dsmr_lock_mark_consistent(this.handle));
+  }
+
+  /** Throws what a failed call means; `timeout` is what it had. */
+  check(status: number, timeout: number = -1): number {
+    if (status >= 0) return status;
+    this.checkAttached();
+    throw this.#explain(status, timeout);
+  }
+
+  /** Throws DETACHED or CLOSED, where that is so. */
+  checkAttached(): void {
+    const gone = this.#gone();
+    if (gone !== undefined) throw gone;
+  }
+
+  /** What the library would have said. */
+  failure(code: "TIMEOUT" | "NOT_HELD", timeout: number = -1): DsmrError {
+    return this.#explain(native().number(`DSMR_E_${code}`), timeout);
+  }
+
+  #explain(status: number, timeout: number): DsmrError {
+    const { error } = native();
+    this.calls.dsmr_lock_explain(
+      this.handle,
+      status,
+      Math.min(Math.ceil(timeout), 0x7fffffff),
+      error.bytes,
+    );
+    return lastError(status);
+  }
+}
