@@ -62,6 +62,7 @@ const test_programs = [_][]const u8{
     "lock_wakeup_test.c",
     "lock_cost_test.c",
     "lock_storm_test.c",
+    "reserve_kill_test.c",
     "watch_test.c",
     "watch_end_test.c",
     "watch_storm_test.c",

@@ -1,15 +1,28 @@
 /*
- * watch.c - the watching thread, and the doorbells by which it tells the others.
+ * watch.c - the watching threads, and the doorbells by which they tell the others.
  *
- * The hardest race is a watch that is ended, and its memory unmapped, while the thread sleeps on
+ * The hardest race is a watch that is ended, and its memory unmapped, while a thread sleeps on
  * its words or looks at them. The answer: everything about watches is under one latch. The
- * thread looks at words and calls `look` under it only; it sleeps without it, on addresses that
- * the kernel checks by itself, and what it learns from the sleep, the address that was woken,
- * is compared with those of the watches that there are then, and never looked at. Whoever ends a watch has the latch, so from then on nobody looks.
+ * threads look at words and call `look` under it only; they sleep without it, on addresses that
+ * the kernel checks by itself, and what one learns from the sleep, the address that was woken,
+ * is compared with those of the watches that there are then, and never looked at. Whoever ends a
+ * watch has the latch, so from then on nobody looks.
  *
  * No wake-up is lost: a word is compared with what it was when the watch was set, before each
- * sleep, under the latch, and once more by the kernel. What the kernel cannot tell (a death
- * without a bell, words for which its list has no room) is looked at between bounded sleeps.
+ * sleep, under the latch, and once more by the kernel.
+ *
+ * The kernel's list has room for 128 words, so each hundred or so of the watches have a thread of
+ * their own, a sleeper, which sleeps on their words until one wakes or it is kicked: whoever sets
+ * a watch kicks its sleeper afterwards, so that it has either seen the watch or does not sleep.
+ * Several of them may sleep on one word, as several processes may; a release wakes one, and who
+ * finds no watch on it any more wakes the next. A watch is given to the first sleeper with room:
+ * few waits have one thread, however many there once were.
+ *
+ * The first sleeper is also the looker. It alone wakes ten times a second, for all, and looks for
+ * what the kernel cannot tell: a death without a bell, a wake-up given to a process that died
+ * with it, bells for which there was no room in a list. Where a sleeper could not be started it
+ * looks more often. Rejected: polling whatever is beyond the first list. A thousand waits took
+ * 0.8 % of a core in each process.
  *
  * A doorbell is a pair of sockets. We write to one end; the runtime's event loop reads the other,
  * as it reads any socket, which is the one way to wake it that a Worker's end or the program's
@@ -27,17 +40,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Between two looks at what the kernel does not tell. */
+/* Between two looks at what the kernel does not tell; often: where it tells of some only. */
 #define LOOK_NS 100000000u
 #define LOOK_OFTEN_NS 10000000u
-/* Every so-many-th look asks the kernel also where a bell would have told: a thousand waits that
- * each asked every time took 1 % of a core. */
-#define LOOKS_UNTIL_ALL 10u
-/* The thread ends when there was nothing to watch for so long. */
+/* A look asks the kernel also where a bell would have told, but for one watch of so many, and
+ * about so many in all: asking for a thousand each second took 0.1 % of a core. */
+#define ASK_ONE_OF 10u
+#define ASK_ABOUT 16u
+/* A thread ends when there was nothing to watch for so long. */
 #define IDLE_NS 1000000000u
-#define WATCHES_MAX 65536u
+/* Sleepers are told when to wake. This is for what nobody has thought of. */
+#define SLEEP_NS 10000000000u
 
-enum watch_state { WATCH_FREE = 0, WATCH_SET, WATCH_FIRED, WATCH_TOLD };
+/* Slots for the watches of one sleeper, and how many of them are used: the first word of each
+ * fits into its list, the sleeper's own word, and bells of 15. */
+#define SLEEPER_SLOTS 128u
+#define SLEEPER_WATCHES 112u
+#define SLEEPERS_MAX 512u
+/* How many threads there are at most. What would need more is looked at often. */
+#define THREADS_MAX 128u
+#define SLEEPER_OF(index) ((index) / SLEEPER_SLOTS)
+
+enum watch_state { WATCH_FREE = 0, WATCH_SET, WATCH_FIRED };
 
 struct doorbell {
   struct doorbell *next;
@@ -52,22 +76,24 @@ struct watch {
   struct watch_request request;
   struct doorbell *doorbell;
   uint64_t fired_ns;
-  uint32_t next; /* index + 1: of the free ones, or of the doorbell's fired ones */
+  uint32_t next; /* index + 1: of the doorbell's fired ones */
   uint16_t generation;
   uint8_t state; /* enum watch_state */
 };
 
-/* All of it under the latch. */
+struct sleeper {
+  _Atomic uint32_t kick; /* it sleeps on this, too: grows when it must look anew */
+  uint16_t count;        /* its watches that are SET, or FIRED and not yet told */
+  bool is_running;
+};
+
+/* All of it under the latch, but for the kicks. */
 static _Atomic uint32_t latch;
 static struct watch *watches;
 static uint32_t watch_room;  /* slots that there are */
-static uint32_t watch_used;  /* of which have been used */
-static uint32_t watch_count; /* of which are SET, or FIRED and not yet told */
-static uint32_t first_free;  /* index + 1 */
+static uint32_t watch_count; /* of all sleepers */
+static struct sleeper sleepers[SLEEPERS_MAX];
 static struct doorbell *doorbells;
-static bool is_running;
-/* The thread sleeps on this, too: grows when it must look anew. */
-static _Atomic uint32_t kick;
 
 #define WATCH_ID(watch, index) ((uint32_t)(watch)->generation << 16 | (index))
 
@@ -83,6 +109,11 @@ static void ring(struct doorbell *doorbell) {
   if (!doorbell->is_rung) doorbell->is_rung = os_pair_ring(&doorbell->pair);
 }
 
+static void kick(struct sleeper *sleeper) {
+  atomic_fetch_add(&sleeper->kick, 1);
+  os_futex_wake(&sleeper->kick, 1);
+}
+
 static void fire(uint32_t index, uint64_t now_ns) {
   struct watch *watch = &watches[index];
   struct doorbell *doorbell = watch->doorbell;
@@ -92,15 +123,6 @@ static void fire(uint32_t index, uint64_t now_ns) {
   if (doorbell->last_fired != 0) watches[doorbell->last_fired - 1].next = index + 1;
   else doorbell->first_fired = index + 1;
   doorbell->last_fired = index + 1;
-}
-
-static void free_slot(uint32_t index) {
-  struct watch *watch = &watches[index];
-  watch->state = WATCH_FREE;
-  watch->doorbell = NULL;
-  watch->next = first_free;
-  first_free = index + 1;
-  watch_count--;
 }
 
 static void unqueue(uint32_t index) {
@@ -114,111 +136,154 @@ static void unqueue(uint32_t index) {
 }
 
 static void end_watch(uint32_t index) {
-  if (watches[index].state == WATCH_FIRED) unqueue(index);
-  free_slot(index);
+  struct watch *watch = &watches[index];
+  if (watch->state == WATCH_FIRED) unqueue(index);
+  watch->state = WATCH_FREE;
+  sleepers[SLEEPER_OF(index)].count--;
+  watch_count--;
 }
 
-/* ---- the thread ---------------------------------------------------------------------- */
+/* ---- the threads --------------------------------------------------------------------- */
 
-/* The word may be a bell's, and what is seen is a hint: the watch's thread looks for itself. */
-OS_UNWATCHED static bool has_changed(const struct watch_request *request) {
+enum told { NOT_TOLD = 0, CHANGED, WOKEN };
+
+/* What its words tell. One may be a bell's, and what is seen is a hint: the watch's thread looks
+ * for itself. */
+OS_UNWATCHED static enum told told_by(const struct watch_request *request,
+                                      const _Atomic uint32_t *woken) {
+  enum told told = NOT_TOLD;
   for (uint32_t i = 0; i < request->word_count; i++) {
     const struct os_futex_wait_on *on = &request->words[i];
-    if (atomic_load(on->word) != on->expected) return true;
+    if (on->word == woken) return WOKEN;
+    if (atomic_load(on->word) != on->expected) told = CHANGED;
   }
-  return false;
+  return told;
 }
 
-static bool is_on(const struct watch_request *request, const _Atomic uint32_t *word) {
-  for (uint32_t i = 0; i < request->word_count; i++) {
-    if (request->words[i].word == word) return true;
-  }
-  return false;
-}
-
-/* What is due: nothing, a look, or a look also for those that look rarely. */
-enum due { NO_LOOK, LOOK, LOOK_AT_ALL };
-
-/* Is there a reason that no word tells? */
-static bool has_reason(const struct watch_request *request, enum due due) {
-  if (due == NO_LOOK) return false;
+/* Is there a reason that no word tells? `look`: the number of the look, of which each has others
+ * of the watches that look rarely. One who waits for a backend clears it away for all. */
+static bool has_reason(uint32_t index, uint32_t look) {
+  const struct watch_request *request = &watches[index].request;
   if (!control_is_ready(&request->backend->control)) return true;
-  if (request->look == NULL || (request->looks_rarely && due != LOOK_AT_ALL)) return false;
-  return request->look(request);
+  if (request->look == NULL) return false;
+  uint32_t one_of = ASK_ONE_OF + watch_count / ASK_ABOUT;
+  return (!request->looks_rarely || (index + look) % one_of == 0) && request->look(request);
 }
 
-/* What the thread sleeps on. */
+/* What a thread sleeps on. */
 struct sleep {
-  struct os_futex_wait_on words[OS_FUTEX_WAIT_MAX];
-  uint32_t count;
   uint64_t until_ns;
+  uint32_t count;
+  struct os_futex_wait_on words[OS_FUTEX_WAIT_MAX];
 };
 
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /*
- * Fires what is due and lists what to sleep on. `woken`: on which word the thread was woken, or
- * NULL; the kernel tells one place of it in the list, whichever watch that was of. If all of them
- * have ended meanwhile, the wake-up was for somebody else: a release wakes one sleeper. The word's
- * memory may be gone; the kernel finds nobody there then, or somebody who looks for nothing.
+ * Fires what is due among `count` slots from `first` on. `woken`: on which word the thread was
+ * woken, or NULL; the kernel tells one place of it in the list, whichever watch that was of. If
+ * all of them have ended meanwhile, the wake-up was for somebody else: a release wakes one
+ * sleeper. The word's memory may be gone; the kernel finds nobody there then, or somebody who
+ * looks for nothing.
  */
-static void look_at_all(struct sleep *sleep, _Atomic uint32_t *woken, uint64_t now,
-                        enum due due) {
+static void look_at(const struct sleeper *self, struct sleep *sleep, uint32_t first,
+                    uint32_t count, _Atomic uint32_t *woken, uint64_t now, uint32_t look) {
   bool has_taken = woken == NULL;
-  sleep->words[0] = (struct os_futex_wait_on){&kick, atomic_load(&kick)};
-  sleep->count = 1;
-  sleep->until_ns = now + (os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4);
-  for (uint32_t i = 0; i < watch_used; i++) {
+  for (uint32_t i = first; i < first + count; i++) {
     struct watch *watch = &watches[i];
     const struct watch_request *request = &watch->request;
+    struct sleeper *sleeper = &sleepers[SLEEPER_OF(i)];
     if (watch->state == WATCH_SET) {
-      bool is_woken = woken != NULL && is_on(request, woken);
-      has_taken |= is_woken;
-      if (is_woken || has_changed(request) || has_reason(request, due)) fire(i, now);
-    }
-    if (watch->state == WATCH_FIRED) ring(watch->doorbell);
-    if (watch->state == WATCH_FIRED && request->answer_ns != 0) {
-      if (now - watch->fired_ns < request->answer_ns) {
-        sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + request->answer_ns);
-      } else {
-        watch->request.answer_ns = 0;
-        os_futex_wake(&request->claim->lock->owner, 1);
+      enum told told = told_by(request, woken);
+      has_taken |= told == WOKEN;
+      if (told != NOT_TOLD || (look != 0 && has_reason(i, look))) {
+        fire(i, now);
+        /* It sees to it that the watch is answered. */
+        if (sleeper != self) kick(sleeper);
       }
     }
-    if (watch->state != WATCH_SET) continue;
-    if (sleep->count + request->word_count > OS_FUTEX_WAIT_MAX) {
-      sleep->until_ns = earlier(sleep->until_ns, now + LOOK_OFTEN_NS);
-      continue;
-    }
-    for (uint32_t k = 0; k < request->word_count; k++) {
-      sleep->words[sleep->count++] = request->words[k];
+    if (watch->state != WATCH_FIRED) continue;
+    /* Here, so that it is rung once more if it could not be. */
+    ring(watch->doorbell);
+    if (request->answer_ns == 0 || (sleeper != self && sleeper->is_running)) continue;
+    if (now - watch->fired_ns < request->answer_ns) {
+      sleep->until_ns = earlier(sleep->until_ns, watch->fired_ns + request->answer_ns);
+    } else {
+      watch->request.answer_ns = 0;
+      os_futex_wake(&request->claim->lock->owner, 1);
     }
   }
   if (!has_taken) os_futex_wake(woken, 1);
 }
 
+/* A word that was seen with two values is listed with both: it is one of them at most, so the
+ * kernel returns at once. */
+static bool is_listed(const struct sleep *sleep, const struct os_futex_wait_on *on) {
+  for (uint32_t i = 0; i < sleep->count; i++) {
+    if (sleep->words[i].word == on->word && sleep->words[i].expected == on->expected) return true;
+  }
+  return false;
+}
+
+/* Lists what to sleep on: the first words of all, then bells as far as there is room. */
+static void list_words(struct sleeper *self, struct sleep *sleep, uint32_t first) {
+  _Static_assert(SLEEPER_WATCHES < OS_FUTEX_WAIT_MAX, "a first word has no room");
+  sleep->words[0] = (struct os_futex_wait_on){&self->kick, atomic_load(&self->kick)};
+  sleep->count = 1;
+  for (uint32_t k = 0; k < WATCH_WORDS; k++) {
+    for (uint32_t i = first; i < first + SLEEPER_SLOTS; i++) {
+      const struct watch_request *request = &watches[i].request;
+      if (watches[i].state != WATCH_SET || k >= request->word_count) continue;
+      if (sleep->count == OS_FUTEX_WAIT_MAX) return;
+      if (!is_listed(sleep, &request->words[k])) sleep->words[sleep->count++] = request->words[k];
+    }
+  }
+}
+
+/* How long the looker may leave the others alone. Wakes those that are to end. */
+static uint64_t look_at_sleepers(void) {
+  uint64_t pause_ns = os_futex_can_wait_any() ? LOOK_NS : LOOK_OFTEN_NS / 4;
+  for (uint32_t i = 1; i < SLEEPER_OF(watch_room); i++) {
+    bool is_needed = sleepers[i].count != 0;
+    if (is_needed && !sleepers[i].is_running) pause_ns = earlier(pause_ns, LOOK_OFTEN_NS);
+    if (!is_needed && sleepers[i].is_running) kick(&sleepers[i]);
+  }
+  return pause_ns;
+}
+
 static void run(void *argument) {
-  (void)argument;
-  /* Zeroed: the first round was woken by nobody. */
-  struct sleep sleep = {0};
+  struct sleeper *self = argument;
+  bool is_looker = self == sleepers;
+  uint32_t first = (uint32_t)(self - sleepers) * SLEEPER_SLOTS;
+  struct sleep sleep;
   _Atomic uint32_t *woken_on = NULL;
+  uint64_t scan_ns = 0;
   uint64_t look_ns = 0;
   uint32_t looks = 0;
-  uint64_t idle_since_ns = 0;
+  uint64_t needed_ns = os_monotonic_ns();
   latch_lock(&latch);
   for (;;) {
     uint64_t now = os_monotonic_ns();
-    enum due due = NO_LOOK;
-    if (now >= look_ns) {
-      look_ns = now + LOOK_NS;
-      due = ++looks % LOOKS_UNTIL_ALL == 0 ? LOOK_AT_ALL : LOOK;
+    sleep.until_ns = now + SLEEP_NS;
+    uint32_t count = SLEEPER_SLOTS;
+    uint32_t look = 0;
+    if (is_looker && now >= scan_ns) {
+      count = watch_room;
+      scan_ns = UINT64_MAX;
+      if (now >= look_ns) {
+        look_ns = now + LOOK_NS;
+        look = ++looks;
+      }
     }
-    look_at_all(&sleep, woken_on, now, due);
-    sleep.until_ns = earlier(sleep.until_ns, look_ns);
-    if (watch_count != 0) idle_since_ns = 0;
-    else if (idle_since_ns == 0) idle_since_ns = now;
-    else if (now - idle_since_ns > IDLE_NS) break;
-    if (watch_count == 0) sleep.until_ns = now + IDLE_NS + LOOK_NS;
+    look_at(self, &sleep, first, count, woken_on, now, look);
+    if (is_looker) {
+      scan_ns = earlier(scan_ns, now + look_at_sleepers());
+      sleep.until_ns = earlier(sleep.until_ns, scan_ns);
+    }
+    list_words(self, &sleep, first);
+    if ((is_looker ? watch_count : self->count) != 0) needed_ns = now;
+    else if (now - needed_ns > IDLE_NS) break;
+    else sleep.until_ns = now + IDLE_NS + LOOK_NS;
     latch_unlock(&latch);
     now = os_monotonic_ns();
     int32_t woken = -1;
@@ -229,68 +294,70 @@ static void run(void *argument) {
     latch_lock(&latch);
   }
   /* Under the latch: whoever sets a watch from here on starts another thread. */
-  is_running = false;
+  self->is_running = false;
   latch_unlock(&latch);
-}
-
-static void wake_thread(void) {
-  atomic_fetch_add(&kick, 1);
-  os_futex_wake(&kick, 1);
 }
 
 /* ---- setting and ending --------------------------------------------------------------- */
 
+/* False if a sleeper could not be started. */
+static bool is_awake(struct sleeper *sleeper) {
+  if (!sleeper->is_running) sleeper->is_running = os_thread_start(run, sleeper) == 0;
+  return sleeper->is_running;
+}
+
+/* A slot of the first sleeper that has room. */
 static uint32_t take_slot(void) {
-  if (first_free != 0) {
-    uint32_t index = first_free - 1;
-    first_free = watches[index].next;
-    return index;
-  }
-  if (watch_used == watch_room) {
-    uint32_t room = watch_room == 0 ? 64 : watch_room * 2;
-    struct watch *grown = room > WATCHES_MAX ? NULL : realloc(watches, room * sizeof *grown);
+  uint32_t sleeper = 0;
+  while (sleeper < SLEEPERS_MAX && sleepers[sleeper].count == SLEEPER_WATCHES) sleeper++;
+  if (sleeper == SLEEPERS_MAX) return UINT32_MAX;
+  uint32_t index = sleeper * SLEEPER_SLOTS;
+  if (index == watch_room) {
+    struct watch *grown = realloc(watches, (index + SLEEPER_SLOTS) * sizeof *grown);
     if (grown == NULL) return UINT32_MAX;
     watches = grown;
-    watch_room = room;
+    watch_room += SLEEPER_SLOTS;
+    memset(grown + index, 0, SLEEPER_SLOTS * sizeof *grown);
   }
-  watches[watch_used].generation = 0;
-  return watch_used++;
+  while (watches[index].state != WATCH_FREE) index++;
+  return index;
 }
 
 int32_t watch_set(const struct watch_request *request) {
   latch_lock(&latch);
   int32_t outcome = DSMR_E_UNSUPPORTED;
+  struct sleeper *sleeper = NULL;
   struct doorbell *doorbell = doorbell_of_thread();
   if (doorbell != NULL) {
     uint32_t index = take_slot();
     outcome = DSMR_E_NO_SPACE;
-    if (index != UINT32_MAX) {
+    if (index != UINT32_MAX && is_awake(sleepers)) {
       struct watch *watch = &watches[index];
-      uint32_t generation = watch->generation % 0x7fffu + 1;
+      uint32_t generation = watch->generation == 0x7fffu ? 1 : watch->generation + 1u;
       *watch = (struct watch){.request = *request,
                               .doorbell = doorbell,
                               .generation = (uint16_t)generation,
                               .state = WATCH_SET};
+      sleeper = &sleepers[SLEEPER_OF(index)];
+      sleeper->count++;
       watch_count++;
       request->backend->watch_count++;
       outcome = (int32_t)WATCH_ID(watch, index);
-      if (!is_running && os_thread_start(run, NULL) == 0) is_running = true;
-      if (!is_running) {
-        request->backend->watch_count--;
-        free_slot(index);
-        outcome = DSMR_E_NO_SPACE;
+      /* Without its own sleeper the looker does. */
+      if (SLEEPER_OF(index) >= THREADS_MAX || !os_futex_can_wait_any() || !is_awake(sleeper)) {
+        sleeper = sleepers;
       }
     }
   }
   latch_unlock(&latch);
-  if (outcome > 0) wake_thread();
+  if (outcome > 0) kick(sleeper);
   return outcome;
 }
 
 bool watch_end(uint32_t id) {
   uint32_t index = id & 0xffffu;
   latch_lock(&latch);
-  bool is_there = index < watch_used && watches[index].state != WATCH_FREE &&
+  bool is_there = index < watch_room && watches[index].state != WATCH_FREE &&
                   watches[index].generation == id >> 16 &&
                   watches[index].doorbell->thread == os_thread();
   if (is_there) {
@@ -304,9 +371,10 @@ bool watch_end(uint32_t id) {
 void watch_fire(uint32_t id) {
   uint32_t index = id & 0xffffu;
   latch_lock(&latch);
-  if (index < watch_used && watches[index].state == WATCH_SET &&
+  if (index < watch_room && watches[index].state == WATCH_SET &&
       watches[index].generation == id >> 16) {
     fire(index, os_monotonic_ns());
+    kick(&sleepers[SLEEPER_OF(index)]);
   }
   latch_unlock(&latch);
 }
@@ -315,7 +383,7 @@ void watch_end_all(struct backend *backend, const struct attachment *attachment)
   /* Only the backend's own thread sets watches of it, and that is the caller. */
   if (backend->watch_count == 0) return;
   latch_lock(&latch);
-  for (uint32_t i = 0; i < watch_used; i++) {
+  for (uint32_t i = 0; i < watch_room; i++) {
     const struct watch_request *request = &watches[i].request;
     if (watches[i].state == WATCH_FREE || request->backend != backend) continue;
     if (attachment != NULL && request->attachment != attachment) continue;
@@ -330,9 +398,9 @@ void watch_after_fork(void) {
   /* Our copies of the parent's sockets; the list itself is memory of the past. */
   for (struct doorbell *d = doorbells; d != NULL; d = d->next) os_pair_close(&d->pair);
   watches = NULL;
-  watch_room = watch_used = watch_count = first_free = 0;
+  watch_room = watch_count = 0;
+  memset(sleepers, 0, sizeof sleepers);
   doorbells = NULL;
-  is_running = false;
 }
 
 /* ---- doorbells ------------------------------------------------------------------------- */
@@ -343,7 +411,7 @@ static void take_down(void *argument) {
   /* A forked child that has not started the library: the latch may be the parent's for ever. */
   if (!process_is_started()) return;
   latch_lock(&latch);
-  for (uint32_t i = 0; i < watch_used; i++) {
+  for (uint32_t i = 0; i < watch_room; i++) {
     if (watches[i].state != WATCH_FREE && watches[i].doorbell == gone) end_watch(i);
   }
   struct doorbell **link = &doorbells;

@@ -140,6 +140,94 @@ static void ten_thousand_watches_all_fire(void) {
   check_is_silent();
 }
 
+/* ---- more words than the kernel's list has room for -------------------------------------------- */
+
+#define MANY 1000u
+
+/* Watches the first words of segment "many", which are 0. */
+static void watch_many(uint32_t segment, int32_t *watches, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    watches[i] = CHECK_OK(dsmr_word_watch(segment, 4 * i, 0, 0));
+    CHECK(watches[i] > 0xffff);
+  }
+}
+
+static uint32_t make_many(void) {
+  return check_create(here.registry, "many", 4 * MANY, DSMR_LIFETIME_REGISTRY, 0);
+}
+
+static void all_of_many_words_are_slept_on(void) {
+  enter_both();
+  static int32_t watches[MANY];
+  uint32_t many = make_many();
+  /* ThreadSanitizer's own, which starts with the first one. */
+  int before = thread_count() + CHECK_TSAN;
+  watch_many(many, watches, MANY);
+  if (!os_futex_can_wait_any()) check_skip("this kernel has no futex_waitv");
+  CHECK(thread_count() > before + 1);
+  CHECK(thread_count() <= before + 10);
+  check_is_silent();
+  for (uint32_t i = 0; i < MANY; i++) {
+    /* Nothing has changed, so that looking finds nothing. One may be about to sleep. */
+    while (CHECK_OK(dsmr_word_wake(many, 4 * i, 0, 1)) == 0) (void)sched_yield();
+    check_fires(watches[i]);
+  }
+  while (thread_count() > before) (void)poll(NULL, 0, 50);
+  /* Those of the later threads end, too, when their watches do. */
+  watch_many(many, watches, 300);
+  CHECK(thread_count() > before + 1);
+  CHECK_OK(dsmr_segment_detach(many));
+  while (thread_count() > before) (void)poll(NULL, 0, 50);
+  check_is_silent();
+}
+
+static void equal_words_of_many_watches_take_one_thread(void) {
+  enter_both();
+  enum { COUNT = 100 };
+  int before = thread_count() + CHECK_TSAN;
+  for (uint32_t i = 0; i < COUNT; i++) (void)watch_word(0);
+  CHECK(thread_count() <= before + 1);
+  check_is_silent();
+  /* As one sleeper, who tells them all. */
+  int32_t told = os_futex_can_wait_any() ? 0 : 1;
+  while (told == 0) told = dsmr_word_wake(other.segment, 0, 0, UINT32_MAX);
+  CHECK_INT(told, 1);
+  wake_word(0);
+  uint32_t ids[COUNT];
+  for (int32_t fired = 0; fired < COUNT;) fired += answer_within(PATIENCE_MS, ids, COUNT);
+}
+
+static void words_whose_thread_cannot_start_are_looked_at(void) {
+#ifdef DSMR_FAULTS
+  enter_both();
+  static int32_t watches[MANY];
+  uint32_t many = make_many();
+  uint32_t count = 0;
+  /* Until it has to start the second one. */
+  for (os_fault = (struct os_fault){0}; count < MANY; count++) {
+    if (count != 0) os_fault = (struct os_fault){.countdown = 1, .os_errno = EAGAIN};
+    watches[count] = CHECK_OK(dsmr_word_watch(many, 4 * count, 0, 0));
+    CHECK(watches[count] > 0xffff);
+    if (count != 0 && os_fault.countdown == 0) break;
+  }
+  os_fault = (struct os_fault){0};
+  if (!os_futex_can_wait_any()) check_skip("this kernel has no futex_waitv");
+  CHECK(count > 100 && count < MANY);
+  check_is_silent();
+  dsmr_segment_ticket ticket;
+  CHECK_INT(check_begin(other.registry, "many", 4 * MANY, &ticket), DSMR_FOUND);
+  atomic_store((_Atomic uint32_t *)(uintptr_t)ticket.address + count, 1);
+  check_fires(watches[count]);
+  /* The next one is tried again. */
+  int before = thread_count();
+  (void)CHECK_OK(dsmr_word_watch(many, 4 * (count + 1), 0, 0));
+  CHECK_INT(thread_count(), before + 1);
+  while (CHECK_OK(dsmr_word_wake(many, 4 * (count + 1), 0, 1)) == 0) (void)sched_yield();
+#else
+  check_skip("built without -DDSMR_FAULTS");
+#endif
+}
+
 /* ---- ends ------------------------------------------------------------------------------------- */
 
 static void detach_and_close_end_watches(void) {
@@ -351,6 +439,9 @@ static const struct check_test tests[] = {
     TEST(fired_ones_that_are_ended_leave_the_queue_whole),
     TEST(ids_are_not_given_again_soon),
     TEST(ten_thousand_watches_all_fire),
+    TEST(all_of_many_words_are_slept_on),
+    TEST(equal_words_of_many_watches_take_one_thread),
+    TEST(words_whose_thread_cannot_start_are_looked_at),
     TEST(detach_and_close_end_watches),
     TEST(end_of_a_thread_ends_watches),
     TEST(thread_that_watches_ends_when_idle),
