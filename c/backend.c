@@ -380,7 +380,7 @@ static void abandon_locks(struct backend *backend) {
 }
 
 /* Takes what this backend has in the tables out of them. */
-static void leave(struct backend *backend) {
+static void leave_table(struct backend *backend) {
   struct control *control = &backend->control;
   if (control_is_ready(control)) {
     if (backend->needs_sweep) entry_forget_backend(control, backend->id);
@@ -442,7 +442,7 @@ void backend_close(struct backend *backend) {
   /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
   if (control_lock(control, LEAVE_PATIENCE_MS, NULL) == 0) {
     unhang_bell(backend);
-    leave(backend);
+    leave_table(backend);
     control_unlock(control);
   } else {
     unhang_bell(backend);
