@@ -47,7 +47,7 @@ const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};
 /// The library's own headers, in c/. What the internal ones declare does not leave that unit;
 /// lock_pair.c calls what is declared in the others.
 const internal_headers = [_][]const u8{
-    "os.h",      "process.h",   "control.h", "backend.h", "status.h",  "entry.h",   "segment.h", "tranche.h",
+    "os.h",        "process.h", "control.h",   "backend.h", "status.h", "entry.h",   "segment.h", "tranche.h",
     "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h", "journal.h", "watch.h",
 };
 const hot_headers = [_][]const u8{ "claim.h", "lwlock_path.h" };
@@ -226,6 +226,7 @@ fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
     module.addObjectFile(b.addObject(.{ .name = "dsmr", .root_module = objects }).getEmittedBin());
     const library = b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
     library.linker_allow_shlib_undefined = true;
+    library.setLinkerScript(b.path("c/dsmr.ld"));
     // Zig's own runtimes stay out: they would bring their own memcpy.
     library.bundle_compiler_rt = false;
     library.bundle_ubsan_rt = false;
@@ -269,7 +270,8 @@ fn addProgram(b: *std.Build, source: []const u8, module: *std.Build.Module) *Com
 }
 
 fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
-    const cold: []const []const u8 = switch (module.resolved_target.?.result.os.tag) {
+    const target = module.resolved_target.?.result;
+    const cold: []const []const u8 = switch (target.os.tag) {
         .linux => &linux_sources,
         .macos => &darwin_sources,
         else => |os| std.debug.panic("dsmr does not support {t}", .{os}),
@@ -281,8 +283,13 @@ fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
         return;
     }
     module.addIncludePath(root);
-    const for_size = &(release_flags ++ [_][]const u8{"-Oz"});
-    module.addCSourceFile(.{ .file = oneUnit(b, module.resolved_target.?.result.os.tag, cold), .flags = for_size });
+    // Calls into libc go through its table of addresses at once; smaller where such a call is one
+    // instruction.
+    const for_size: []const []const u8 = if (target.cpu.arch == .x86_64 and target.os.tag == .linux)
+        &(release_flags ++ [_][]const u8{ "-Oz", "-fno-plt" })
+    else
+        &(release_flags ++ [_][]const u8{"-Oz"});
+    module.addCSourceFile(.{ .file = oneUnit(b, target.os.tag, cold), .flags = for_size });
     const for_speed = &(release_flags ++ [_][]const u8{"-O2"});
     module.addCSourceFiles(.{ .root = root, .files = &hot_sources, .flags = for_speed });
 }

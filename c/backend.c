@@ -477,6 +477,11 @@ int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error)
   return not_found(handle, HANDLE_REGISTRY, "The registry is closed. Open it anew.", error);
 }
 
+int32_t backend_enter(uint32_t handle, struct backend **found, dsmr_error *error) {
+  int32_t outcome = backend_find(handle, found, error);
+  return outcome == 0 ? control_enter(&(*found)->control, error) : outcome;
+}
+
 int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error) {
   *found = handle_find(handle, HANDLE_SEGMENT);
   if (*found != NULL) return 0;
