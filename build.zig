@@ -12,7 +12,8 @@ const ResolvedTarget = std.Build.ResolvedTarget;
 
 /// The library's sources, in c/. A new file is named here or it is not built.
 /// The way into an uncontended lock is built for speed, the rest for size: the whole library is
-/// to fit into 64 KiB.
+/// to fit into 64 KiB. For that the rest is one translation unit (see oneUnit), so the names of
+/// its static functions must differ.
 const hot_sources = [_][]const u8{"lock_pair.c"};
 const cold_sources = [_][]const u8{
     "status.c",
@@ -42,6 +43,14 @@ const cold_sources = [_][]const u8{
 };
 const linux_sources = cold_sources ++ [_][]const u8{"os_linux.c"};
 const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};
+
+/// The library's own headers, in c/. What the internal ones declare does not leave that unit;
+/// lock_pair.c calls what is declared in the others.
+const internal_headers = [_][]const u8{
+    "os.h",        "process.h", "control.h",   "backend.h", "status.h", "entry.h",   "segment.h", "tranche.h",
+    "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h", "journal.h", "watch.h",
+};
+const hot_headers = [_][]const u8{ "claim.h", "lwlock_path.h" };
 
 /// The headers that a C program needs, in c/.
 const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };
@@ -218,6 +227,7 @@ fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
     module.addObjectFile(b.addObject(.{ .name = "dsmr", .root_module = objects }).getEmittedBin());
     const library = b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
     library.linker_allow_shlib_undefined = true;
+    library.setLinkerScript(b.path("c/dsmr.ld"));
     // Zig's own runtimes stay out: they would bring their own memcpy.
     library.bundle_compiler_rt = false;
     library.bundle_ubsan_rt = false;
@@ -261,17 +271,49 @@ fn addProgram(b: *std.Build, source: []const u8, module: *std.Build.Module) *Com
 }
 
 fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
-    const cold: []const []const u8 = switch (module.resolved_target.?.result.os.tag) {
+    const target = module.resolved_target.?.result;
+    const cold: []const []const u8 = switch (target.os.tag) {
         .linux => &linux_sources,
         .macos => &darwin_sources,
         else => |os| std.debug.panic("dsmr does not support {t}", .{os}),
     };
-    const for_size: []const []const u8 =
-        if (module.optimize == .debug) cFlags(module) else &(release_flags ++ [_][]const u8{"-Oz"});
-    module.addCSourceFiles(.{ .root = b.path("c"), .files = cold, .flags = for_size });
-    const for_speed: []const []const u8 =
-        if (module.optimize == .debug) cFlags(module) else &(release_flags ++ [_][]const u8{"-O2"});
-    module.addCSourceFiles(.{ .root = b.path("c"), .files = &hot_sources, .flags = for_speed });
+    const root = b.path("c");
+    if (module.optimize == .debug) {
+        module.addCSourceFiles(.{ .root = root, .files = cold, .flags = cFlags(module) });
+        module.addCSourceFiles(.{ .root = root, .files = &hot_sources, .flags = cFlags(module) });
+        return;
+    }
+    module.addIncludePath(root);
+    // Calls into libc go through its table of addresses at once; smaller where such a call is one
+    // instruction.
+    const for_size: []const []const u8 = if (target.cpu.arch == .x86_64 and target.os.tag == .linux)
+        &(release_flags ++ [_][]const u8{ "-Oz", "-fno-plt" })
+    else
+        &(release_flags ++ [_][]const u8{"-Oz"});
+    module.addCSourceFile(.{ .file = oneUnit(b, target.os.tag, cold), .flags = for_size });
+    const for_speed = &(release_flags ++ [_][]const u8{"-O2"});
+    module.addCSourceFiles(.{ .root = root, .files = &hot_sources, .flags = for_speed });
+}
+
+/// A C file that includes the given ones, and makes what they declare for each other as good as
+/// static: so the compiler knows all callers, and drops and merges what a linker cannot. 5 KiB of
+/// 65 go. (Zig's link-time optimisation does not work for a library without a libc.)
+fn oneUnit(b: *std.Build, os: std.Target.Os.Tag, sources: []const []const u8) std.Build.LazyPath {
+    const push = "#pragma clang attribute push(__attribute__((internal_linkage)), apply_to = function)\n";
+    const pop = "#pragma clang attribute pop\n";
+    var text: []const u8 = includes(b, &.{ "dsmr.h", "layout.h" });
+    // There the hot sources need a call of it.
+    if (os == .macos) text = b.fmt("{s}{s}", .{ text, includes(b, &.{"os.h"}) });
+    text = b.fmt("{s}{s}{s}{s}", .{ text, push, includes(b, &internal_headers), pop });
+    text = b.fmt("{s}{s}", .{ text, includes(b, &hot_headers) });
+    text = b.fmt("{s}{s}", .{ text, includes(b, sources) });
+    return b.addWriteFiles().add("dsmr_cold.c", text);
+}
+
+fn includes(b: *std.Build, names: []const []const u8) []const u8 {
+    var text: []const u8 = "";
+    for (names) |name| text = b.fmt("{s}#include \"{s}\"\n", .{ text, name });
+    return text;
 }
 
 /// What users get: fast, stripped, no runtime checks.

@@ -12,124 +12,126 @@
 
 /* clang-format off */
 #define NUMBERS(N)                                                                                \
-  N(DSMR_NAME_SIZE)                                                                               \
-  N(DSMR_LABEL_SIZE)                                                                              \
-  N(DSMR_BACKENDS_MAX)                                                                            \
-  N(DSMR_SEGMENTS_MAX)                                                                            \
-  N(DSMR_MODE_OPEN)                                                                               \
-  N(DSMR_MODE_CREATE)                                                                             \
-  N(DSMR_MODE_ATTACH)                                                                             \
-  N(DSMR_LIFETIME_REGISTRY)                                                                       \
-  N(DSMR_LIFETIME_ATTACHED)                                                                       \
-  N(DSMR_FOUND)                                                                                   \
-  N(DSMR_INITIALIZE)                                                                              \
-  N(DSMR_WAIT)                                                                                    \
-  N(DSMR_RESERVE)                                                                                    \
-  N(DSMR_SHARED)                                                                                  \
-  N(DSMR_EXCLUSIVE)                                                                               \
-  N(DSMR_LOCK_ACQUIRED)                                                                           \
-  N(DSMR_LOCK_ABANDONED)                                                                          \
-  N(DSMR_LOCK_BUSY)                                                                               \
-  N(DSMR_LOCK_NOT_YET)
+  N(NAME_SIZE)                                                                                    \
+  N(LABEL_SIZE)                                                                                   \
+  N(BACKENDS_MAX)                                                                                 \
+  N(SEGMENTS_MAX)                                                                                 \
+  N(MODE_OPEN)                                                                                    \
+  N(MODE_CREATE)                                                                                  \
+  N(MODE_ATTACH)                                                                                  \
+  N(LIFETIME_REGISTRY)                                                                            \
+  N(LIFETIME_ATTACHED)                                                                            \
+  N(FOUND)                                                                                        \
+  N(INITIALIZE)                                                                                   \
+  N(WAIT)                                                                                         \
+  N(RESERVE)                                                                                      \
+  N(SHARED)                                                                                       \
+  N(EXCLUSIVE)                                                                                    \
+  N(LOCK_ACQUIRED)                                                                                \
+  N(LOCK_ABANDONED)                                                                               \
+  N(LOCK_BUSY)                                                                                    \
+  N(LOCK_NOT_YET)
 
 #define STRUCTURES(S, F)                                                                          \
-  S(dsmr_error)                                                                                   \
-  F(dsmr_error, status)                                                                           \
-  F(dsmr_error, os_errno)                                                                         \
-  F(dsmr_error, actual)                                                                           \
-  F(dsmr_error, requested)                                                                        \
-  F(dsmr_error, message_length)                                                                   \
-  F(dsmr_error, message)                                                                          \
-  S(dsmr_registry_options)                                                                        \
-  F(dsmr_registry_options, mode)                                                                  \
-  F(dsmr_registry_options, backend_count_max)                                                     \
-  F(dsmr_registry_options, segment_count_max)                                                     \
-  F(dsmr_registry_options, timeout_ms)                                                            \
-  F(dsmr_registry_options, label)                                                                 \
-  S(dsmr_segment_request)                                                                         \
-  F(dsmr_segment_request, size)                                                                   \
-  F(dsmr_segment_request, lifetime)                                                               \
-  F(dsmr_segment_request, timeout_ms)                                                             \
-  F(dsmr_segment_request, is_async)                                                             \
-  S(dsmr_segment_ticket)                                                                          \
-  F(dsmr_segment_ticket, started_ns)                                                              \
-  F(dsmr_segment_ticket, address)                                                                 \
-  F(dsmr_segment_ticket, size)                                                                    \
-  F(dsmr_segment_ticket, id)                                                                    \
-  F(dsmr_segment_ticket, segment)                                                                 \
-  S(dsmr_registry_info)                                                                           \
-  F(dsmr_registry_info, size)                                                                     \
-  F(dsmr_registry_info, created_ns)                                                               \
-  F(dsmr_registry_info, instance)                                                                 \
-  F(dsmr_registry_info, creator_pid)                                                              \
-  F(dsmr_registry_info, backend_count)                                                            \
-  F(dsmr_registry_info, backend_count_max)                                                        \
-  F(dsmr_registry_info, segment_count)                                                            \
-  F(dsmr_registry_info, segment_count_max)                                                        \
-  F(dsmr_registry_info, backend_id)                                                               \
-  F(dsmr_registry_info, status)                                                                   \
-  F(dsmr_registry_info, name_length)                                                              \
-  F(dsmr_registry_info, database_length)                                                          \
-  F(dsmr_registry_info, name)                                                                     \
-  F(dsmr_registry_info, database)                                                                 \
-  S(dsmr_backend_info)                                                                            \
-  F(dsmr_backend_info, backend_id)                                                                \
-  F(dsmr_backend_info, pid)                                                                       \
-  F(dsmr_backend_info, tid)                                                                       \
-  F(dsmr_backend_info, attached_ns)                                                               \
-  F(dsmr_backend_info, segment_count)                                                             \
-  F(dsmr_backend_info, is_self)                                                                   \
-  F(dsmr_backend_info, label_length)                                                              \
-  F(dsmr_backend_info, database_length)                                                           \
-  F(dsmr_backend_info, waiting_length)                                                            \
-  F(dsmr_backend_info, label)                                                                     \
-  F(dsmr_backend_info, database)                                                                  \
-  F(dsmr_backend_info, waiting)                                                                   \
-  S(dsmr_segment_info)                                                                            \
-  F(dsmr_segment_info, id)                                                                        \
-  F(dsmr_segment_info, size)                                                                      \
-  F(dsmr_segment_info, created_ns)                                                                \
-  F(dsmr_segment_info, creator_pid)                                                               \
-  F(dsmr_segment_info, is_ready)                                                                  \
-  F(dsmr_segment_info, lifetime)                                                                  \
-  F(dsmr_segment_info, backend_count)                                                             \
-  F(dsmr_segment_info, name_length)                                                               \
-  F(dsmr_segment_info, name)                                                                      \
-  S(dsmr_lock_info)                                                                               \
-  F(dsmr_lock_info, backend_id)                                                                   \
-  F(dsmr_lock_info, pid)                                                                          \
-  F(dsmr_lock_info, mode)                                                                         \
-  F(dsmr_lock_info, is_waiting)                                                                   \
-  F(dsmr_lock_info, since_ns)                                                                     \
-  F(dsmr_lock_info, offset)                                                                       \
-  F(dsmr_lock_info, segment_length)                                                               \
-  F(dsmr_lock_info, tranche_length)                                                               \
-  F(dsmr_lock_info, segment)                                                                      \
-  F(dsmr_lock_info, tranche)                                                                      \
-  S(dsmr_tranche_info)                                                                            \
-  F(dsmr_tranche_info, id)                                                                        \
-  F(dsmr_tranche_info, name_length)                                                               \
-  F(dsmr_tranche_info, contended)                                                                 \
-  F(dsmr_tranche_info, waited_ns)                                                                 \
-  F(dsmr_tranche_info, abandoned)                                                                 \
-  F(dsmr_tranche_info, name)
+  S(error)                                                                                        \
+  F(error, status)                                                                                \
+  F(error, os_errno)                                                                              \
+  F(error, actual)                                                                                \
+  F(error, requested)                                                                             \
+  F(error, message_length)                                                                        \
+  F(error, message)                                                                               \
+  S(registry_options)                                                                             \
+  F(registry_options, mode)                                                                       \
+  F(registry_options, backend_count_max)                                                          \
+  F(registry_options, segment_count_max)                                                          \
+  F(registry_options, timeout_ms)                                                                 \
+  F(registry_options, label)                                                                      \
+  S(segment_request)                                                                              \
+  F(segment_request, size)                                                                        \
+  F(segment_request, lifetime)                                                                    \
+  F(segment_request, timeout_ms)                                                                  \
+  F(segment_request, is_async)                                                                    \
+  S(segment_ticket)                                                                               \
+  F(segment_ticket, started_ns)                                                                   \
+  F(segment_ticket, address)                                                                      \
+  F(segment_ticket, size)                                                                         \
+  F(segment_ticket, id)                                                                           \
+  F(segment_ticket, segment)                                                                      \
+  S(registry_info)                                                                                \
+  F(registry_info, size)                                                                          \
+  F(registry_info, created_ns)                                                                    \
+  F(registry_info, instance)                                                                      \
+  F(registry_info, creator_pid)                                                                   \
+  F(registry_info, backend_count)                                                                 \
+  F(registry_info, backend_count_max)                                                             \
+  F(registry_info, segment_count)                                                                 \
+  F(registry_info, segment_count_max)                                                             \
+  F(registry_info, backend_id)                                                                    \
+  F(registry_info, status)                                                                        \
+  F(registry_info, name_length)                                                                   \
+  F(registry_info, database_length)                                                               \
+  F(registry_info, name)                                                                          \
+  F(registry_info, database)                                                                      \
+  S(backend_info)                                                                                 \
+  F(backend_info, backend_id)                                                                     \
+  F(backend_info, pid)                                                                            \
+  F(backend_info, tid)                                                                            \
+  F(backend_info, attached_ns)                                                                    \
+  F(backend_info, segment_count)                                                                  \
+  F(backend_info, is_self)                                                                        \
+  F(backend_info, label_length)                                                                   \
+  F(backend_info, database_length)                                                                \
+  F(backend_info, waiting_length)                                                                 \
+  F(backend_info, label)                                                                          \
+  F(backend_info, database)                                                                       \
+  F(backend_info, waiting)                                                                        \
+  S(segment_info)                                                                                 \
+  F(segment_info, id)                                                                             \
+  F(segment_info, size)                                                                           \
+  F(segment_info, created_ns)                                                                     \
+  F(segment_info, creator_pid)                                                                    \
+  F(segment_info, is_ready)                                                                       \
+  F(segment_info, lifetime)                                                                       \
+  F(segment_info, backend_count)                                                                  \
+  F(segment_info, name_length)                                                                    \
+  F(segment_info, name)                                                                           \
+  S(lock_info)                                                                                    \
+  F(lock_info, backend_id)                                                                        \
+  F(lock_info, pid)                                                                               \
+  F(lock_info, mode)                                                                              \
+  F(lock_info, is_waiting)                                                                        \
+  F(lock_info, since_ns)                                                                          \
+  F(lock_info, offset)                                                                            \
+  F(lock_info, segment_length)                                                                    \
+  F(lock_info, tranche_length)                                                                    \
+  F(lock_info, segment)                                                                           \
+  F(lock_info, tranche)                                                                           \
+  S(tranche_info)                                                                                 \
+  F(tranche_info, id)                                                                             \
+  F(tranche_info, name_length)                                                                    \
+  F(tranche_info, contended)                                                                      \
+  F(tranche_info, waited_ns)                                                                      \
+  F(tranche_info, abandoned)                                                                      \
+  F(tranche_info, name)
 /* clang-format on */
 
-#define STATUS_NAME(name, value) "DSMR_E_" #name "\0"
+/* Of all names only what differs is written down: what each kind begins with is put before it. */
+#define STATUS_NAME(name, value) #name "\0"
 #define STATUS_VALUE(name, value) (value),
+#define STATUS_INDEX(name, value) STATUS_INDEX_##name,
 #define NUMBER_NAME(name) #name "\0"
-#define NUMBER_VALUE(name) (int32_t)(name),
-static const char number_names[] =
-    DSMR_STATUS(STATUS_NAME) "DSMR_FORMAT\0" NUMBERS(NUMBER_NAME);
+#define NUMBER_VALUE(name) (int32_t)(DSMR_##name),
+static const char number_names[] = DSMR_STATUS(STATUS_NAME) "FORMAT\0" NUMBERS(NUMBER_NAME);
 static const int32_t number_values[] = {
     DSMR_STATUS(STATUS_VALUE) (int32_t)DSMR_FORMAT, NUMBERS(NUMBER_VALUE)};
 static_assert(DSMR_FORMAT <= INT32_MAX, "DSMR_FORMAT is told as an int32_t");
+enum status_index { DSMR_STATUS(STATUS_INDEX) STATUS_COUNT };
 
 /* A structure's name begins with "=". Values: its size and 0; a field's offset and size. */
 #define STRUCTURE_NAME(type) "=" #type "\0"
-#define STRUCTURE_VALUE(type) {0, sizeof(type)},
+#define STRUCTURE_VALUE(type) {0, sizeof(dsmr_##type)},
 #define FIELD_NAME(type, field) #field "\0"
-#define FIELD_VALUE(type, field) {offsetof(type, field), sizeof(((type *)0)->field)},
+#define FIELD_VALUE(type, field) {offsetof(dsmr_##type, field), sizeof(((dsmr_##type *)0)->field)},
 static const char field_names[] = STRUCTURES(STRUCTURE_NAME, FIELD_NAME);
 static const uint16_t field_values[][2] = {STRUCTURES(STRUCTURE_VALUE, FIELD_VALUE)};
 
@@ -151,7 +153,8 @@ int32_t dsmr_abi(char *text, uint32_t capacity) {
   char line[96];
   const char *name = number_names;
   for (size_t i = 0; i < sizeof number_values / sizeof number_values[0]; i++) {
-    add_line(&out, line, snprintf(line, sizeof line, "%s %d\n", name, number_values[i]));
+    add_line(&out, line, snprintf(line, sizeof line, "DSMR_%s%s %d\n", i < STATUS_COUNT ? "E_" : "",
+                                   name, number_values[i]));
     name += strlen(name) + 1;
   }
   const char *structure = "";
@@ -160,9 +163,17 @@ int32_t dsmr_abi(char *text, uint32_t capacity) {
     bool is_structure = name[0] == '=';
     if (is_structure) structure = name + 1;
     add_line(&out, line,
-             snprintf(line, sizeof line, "%s%s%s %u %u\n", structure, is_structure ? "" : ".",
+             snprintf(line, sizeof line, "dsmr_%s%s%s %u %u\n", structure, is_structure ? "" : ".",
                       is_structure ? "" : name, field_values[i][0], field_values[i][1]));
     name += strlen(name) + 1;
   }
   return (int32_t)out.length;
+}
+
+const char *dsmr_status_name(int32_t status) {
+  const char *name = number_names;
+  for (size_t i = 0; i < STATUS_COUNT; i++, name += strlen(name) + 1) {
+    if (number_values[i] == status) return name;
+  }
+  return "";
 }

@@ -380,7 +380,7 @@ static void abandon_locks(struct backend *backend) {
 }
 
 /* Takes what this backend has in the tables out of them. */
-static void leave(struct backend *backend) {
+static void leave_table(struct backend *backend) {
   struct control *control = &backend->control;
   if (control_is_ready(control)) {
     if (backend->needs_sweep) entry_forget_backend(control, backend->id);
@@ -442,7 +442,7 @@ void backend_close(struct backend *backend) {
   /* Without the lock we go as the dead do: the kernel lets go of our slot, others reap it. */
   if (control_lock(control, LEAVE_PATIENCE_MS, NULL) == 0) {
     unhang_bell(backend);
-    leave(backend);
+    leave_table(backend);
     control_unlock(control);
   } else {
     unhang_bell(backend);
@@ -475,6 +475,11 @@ int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error)
   *found = handle_find(handle, HANDLE_REGISTRY);
   if (*found != NULL) return 0;
   return not_found(handle, HANDLE_REGISTRY, "The registry is closed. Open it anew.", error);
+}
+
+int32_t backend_enter(uint32_t handle, struct backend **found, dsmr_error *error) {
+  int32_t outcome = backend_find(handle, found, error);
+  return outcome == 0 ? control_enter(&(*found)->control, error) : outcome;
 }
 
 int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error) {

@@ -60,6 +60,8 @@ void backend_close(struct backend *backend);
 
 /* The backend behind a handle, if it is the calling thread's; else CLOSED or UNSUPPORTED. */
 int32_t backend_find(uint32_t handle, struct backend **found, dsmr_error *error);
+/* The same, and takes the table lock: CLOSED, too, if the registry was destroyed. */
+int32_t backend_enter(uint32_t handle, struct backend **found, dsmr_error *error);
 /* Likewise the attachment behind a segment's handle. */
 int32_t attachment_find(uint32_t handle, struct attachment **found, dsmr_error *error);
 

@@ -12,19 +12,19 @@
 
 /* ---- the claims of an attachment, by place ----------------------------------------------- */
 
-static struct claim **bucket_of(const struct attachment *attachment, const struct lwlock *lock) {
+static struct claim **claim_bucket(const struct attachment *attachment, const struct lwlock *lock) {
   uint64_t line = (uint64_t)(uintptr_t)lock / LOCK_SIZE;
   return &attachment->buckets[line & (attachment->bucket_count - 1)];
 }
 
 static struct claim *find(const struct attachment *attachment, const struct lwlock *lock) {
-  struct claim *c = attachment->bucket_count == 0 ? NULL : *bucket_of(attachment, lock);
+  struct claim *c = attachment->bucket_count == 0 ? NULL : *claim_bucket(attachment, lock);
   while (c != NULL && c->lock != lock) c = c->next_in_bucket;
   return c;
 }
 
 static void put(const struct attachment *attachment, struct claim *claim) {
-  struct claim **bucket = bucket_of(attachment, claim->lock);
+  struct claim **bucket = claim_bucket(attachment, claim->lock);
   claim->next_in_bucket = *bucket;
   *bucket = claim;
 }

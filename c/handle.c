@@ -42,11 +42,6 @@ int32_t handle_start(void) {
   return 0;
 }
 
-int32_t handle_is_started(void) {
-  struct table *t = table();
-  return t != NULL && t->is_started != 0;
-}
-
 #define GENERATION(tag) ((tag) & 0x7fffu)
 
 uint32_t handle_create(enum handle_kind kind, void *object) {

@@ -29,8 +29,6 @@ enum handle_kind { HANDLE_REGISTRY = 1, HANDLE_SEGMENT = 2, HANDLE_LOCK = 3 };
 
 /* Prepares the (zeroed) table. Returns 0 or DSMR_E_NO_SPACE. */
 int32_t handle_start(void);
-/* 1 if this process (not its parent) has prepared it. */
-int32_t handle_is_started(void);
 
 /* Returns 0 when all are in use. */
 uint32_t handle_create(enum handle_kind kind, void *object);

@@ -191,7 +191,7 @@ static uint64_t new_id(void) {
 }
 
 /* Makes the entry and its file. Under the table lock, which it lets go. */
-static int32_t create(struct attempt *attempt, struct reservation *reservation) {
+static int32_t create_entry(struct attempt *attempt, struct reservation *reservation) {
   struct backend *backend = attempt->backend;
   struct control *control = &backend->control;
   struct entry_birth birth = {.name = attempt->name,
@@ -275,7 +275,7 @@ static int32_t begin_create(struct attempt *attempt) {
       return DSMR_RESERVE;
     }
   }
-  int32_t outcome = create(attempt, reservation);
+  int32_t outcome = create_entry(attempt, reservation);
   if (reservation != NULL) reserve_free(reservation);
   return outcome;
 }

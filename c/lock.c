@@ -78,7 +78,7 @@ static bool closes_cycle(struct claim *claim) {
   return has_cycle;
 }
 
-static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 /* Everything that is not the first, successful attempt. */
 static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeout_ms) {
@@ -87,7 +87,7 @@ static int32_t acquire_slowly(struct claim *claim, uint32_t mode, int32_t timeou
   for (;;) {
     uint64_t since = claim->waiting_since_ns;
     if (since == 0) since = os_monotonic_ns();
-    uint64_t until = earlier(slice_ends, since + given);
+    uint64_t until = sooner(slice_ends, since + given);
     int32_t outcome = lwlock_acquire(claim, (enum lwlock_mode)mode, until);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) {
@@ -221,8 +221,8 @@ static int32_t wait_published(struct claim *claim, _Atomic uint64_t *variable, u
   uint64_t expected = value == NULL ? 0 : *value;
   lwlock_publish_wait(claim, *started_ns, variable, expected);
   for (;;) {
-    uint64_t until = earlier(slice_ends, *started_ns + given);
-    if (look_ns != 0) until = earlier(until, look_ns);
+    uint64_t until = sooner(slice_ends, *started_ns + given);
+    if (look_ns != 0) until = sooner(until, look_ns);
     int32_t outcome = lwlock_wait_for_variable(claim, variable, expected, value, until);
     if (outcome <= LWLOCK_ACQUIRED_ABANDONED) return outcome;
     if (!control_is_ready(&claim->backend->control)) return DSMR_E_CLOSED;

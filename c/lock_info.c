@@ -149,8 +149,7 @@ static void list_lock(struct lock_listing *listing, uint32_t slot, uint64_t reco
 int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
                    dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   struct control *control = &backend->control;
   backend_reap_dead(control, backend->slot);

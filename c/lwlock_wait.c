@@ -42,7 +42,7 @@ static bool token_is_dead(const struct claim *claim, uint32_t token) {
 }
 
 /* Adds the bell of a slot to what is slept on. */
-static uint32_t add_bell(const struct claim *claim, uint32_t slot, struct os_futex_wait_on *waits,
+static uint32_t add_bell_of(const struct claim *claim, uint32_t slot, struct os_futex_wait_on *waits,
                          uint32_t count, uint32_t room) {
   if (slot >= claim->backend->control.backend_count_max) return count;
   _Atomic uint32_t *bell = backend_bell(&claim->backend->control, slot);
@@ -148,7 +148,7 @@ static uint32_t words_of_owner(struct claim *claim, struct os_futex_wait_on *wor
     if (owner != wanted && !atomic_compare_exchange_strong(&lock->owner, &owner, wanted)) return 0;
     words[0] = (struct os_futex_wait_on){&lock->owner, wanted};
   }
-  return *token == 0 ? 1 : add_bell(claim, LOCK_TOKEN_SLOT(*token), words, 1, 2);
+  return *token == 0 ? 1 : add_bell_of(claim, LOCK_TOKEN_SLOT(*token), words, 1, 2);
 }
 
 /* Sleeps while the owner word is in the way. True if whom we wait for is dead. */
@@ -178,7 +178,7 @@ static uint32_t words_of_readers(struct claim *claim, struct os_futex_wait_on *w
   for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
     for (uint64_t left = atomic_load(&lock->readers[i]); left != 0; left &= left - 1) {
       has_any = true;
-      count = add_bell(claim, i * 64 + (uint32_t)__builtin_ctzll(left), words, count, room);
+      count = add_bell_of(claim, i * 64 + (uint32_t)__builtin_ctzll(left), words, count, room);
     }
   }
   return has_any ? count : 0;
@@ -195,7 +195,7 @@ static bool sleep_until_drained(struct claim *claim, uint64_t sleep_ns) {
   return lwlock_is_blocked_by_dead(claim);
 }
 
-static void publish_waiting(struct claim *claim, uint64_t kind) {
+static void publish_lock_wait(struct claim *claim, uint64_t kind) {
   uint64_t record = claim->record | kind | (uint64_t)claim->mode;
   if (atomic_load_explicit(&claim->slot->waiting_lock, memory_order_relaxed) == record) return;
   /* The time first: together they name one wait. Release; pairs with waitgraph.c. */
@@ -304,11 +304,11 @@ static int32_t wait_slowly(struct claim *claim, uint64_t until_ns) {
     uint64_t sleep_ns = until_ns - now < LWLOCK_SLEEP_MAX_NS ? until_ns - now : LWLOCK_SLEEP_MAX_NS;
     bool met_dead;
     if (claim->state == CLAIM_DRAINING) {
-      publish_waiting(claim, WAITING_READERS);
+      publish_lock_wait(claim, WAITING_READERS);
       met_dead = sleep_until_drained(claim, sleep_ns);
       if (!has_readers(claim->lock)) outcome = finish_draining(claim);
     } else {
-      publish_waiting(claim, WAITING_OWNER);
+      publish_lock_wait(claim, WAITING_OWNER);
       if (!claim->is_starving && now - claim->waiting_since_ns > STARVE_NS) start_starving(claim);
       met_dead = sleep_until_free(claim, sleep_ns);
       if (control_is_ready(&claim->backend->control)) outcome = attempt(claim);
@@ -415,7 +415,7 @@ int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, u
     uint32_t token = LOCK_TOKEN(wanted);
     if (token_is_dead(claim, token)) return LWLOCK_DEAD;
     words[0] = (struct os_futex_wait_on){&lock->events, events};
-    *count = add_bell(claim, LOCK_TOKEN_SLOT(token), words, 1, LWLOCK_WORDS_MAX);
+    *count = add_bell_of(claim, LOCK_TOKEN_SLOT(token), words, 1, LWLOCK_WORDS_MAX);
     return LWLOCK_BUSY;
   }
 }

@@ -163,13 +163,13 @@ int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
 static struct zeros {
   void *address;
   uint64_t size;
-} zeros[ZEROS_MAX];
+} kept_zeros[ZEROS_MAX];
 static uint32_t zeros_first;
 static uint32_t zeros_count;
 static uint64_t zeros_bytes;
 
 static struct zeros forget_oldest_zeros(void) {
-  struct zeros oldest = zeros[zeros_first];
+  struct zeros oldest = kept_zeros[zeros_first];
   zeros_first = (zeros_first + 1) % ZEROS_MAX;
   zeros_count--;
   zeros_bytes -= oldest.size;
@@ -182,7 +182,7 @@ static void remember_zeros(const struct mapping *mapping) {
   if (zeros_count == ZEROS_MAX || (zeros_count > 0 && zeros_bytes > ZEROS_BYTES_MAX)) {
     gone = forget_oldest_zeros();
   }
-  zeros[(zeros_first + zeros_count) % ZEROS_MAX] = (struct zeros){mapping->address, mapping->size};
+  kept_zeros[(zeros_first + zeros_count) % ZEROS_MAX] = (struct zeros){mapping->address, mapping->size};
   zeros_count++;
   zeros_bytes += mapping->size;
   process_unlock();

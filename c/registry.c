@@ -99,8 +99,7 @@ static void describe(struct control *control, uint32_t own_slot, dsmr_registry_i
 
 int32_t dsmr_registry_describe(uint32_t registry, dsmr_registry_info *info, dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   describe(&backend->control, backend->slot, info);
   control_unlock(&backend->control);
@@ -199,8 +198,7 @@ static void describe_backend(const struct control *control, uint32_t slot,
 int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capacity,
                       dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   struct control *control = &backend->control;
   backend_reap_dead(control, backend->slot);

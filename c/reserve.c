@@ -19,7 +19,7 @@ void reserve_free(struct reservation *reservation) {
   free(reservation);
 }
 
-static void run(void *argument) {
+static void reserve_apart(void *argument) {
   struct reservation *reservation = argument;
   uint64_t room = 0;
   int32_t outcome =
@@ -90,7 +90,7 @@ int32_t dsmr_segment_reserve(uint32_t registry, uint32_t size_low, uint32_t size
   }
   if (watch > 0) {
     reservation->watch = (uint32_t)watch;
-    outcome = os_thread_start(run, reservation);
+    outcome = os_thread_start(reserve_apart, reservation);
   }
   if (watch <= 0 || outcome != 0) {
     /* Then the next begin does it itself. */

@@ -17,7 +17,7 @@
 
 static uint64_t file_size(uint64_t size) { return size + SEGMENT_DATA_OFFSET; }
 
-static int32_t fill(int fd, int32_t outcome, uint64_t room, const struct control *control,
+static int32_t fill_file(int fd, int32_t outcome, uint64_t room, const struct control *control,
                     const char *name, uint32_t index, uint64_t id, uint64_t size,
                     struct mapping **mapping, dsmr_error *error) {
   struct os_file_info info;
@@ -73,7 +73,7 @@ int32_t segment_fill_reserved(int fd, int32_t reserving, uint64_t room,
                               uint64_t id, uint64_t size, struct mapping **mapping,
                               dsmr_error *error) {
   int32_t outcome =
-      fill(fd, reserving, room, control, name, index, id, size, mapping, error);
+      fill_file(fd, reserving, room, control, name, index, id, size, mapping, error);
   os_file_close(fd);
   if (outcome != 0) segment_unlink(control, id);
   return outcome;

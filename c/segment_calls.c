@@ -69,8 +69,7 @@ int32_t dsmr_segment_is_current(uint32_t segment) {
 int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,
                       dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   struct control *control = &backend->control;
   backend_reap_dead(control, backend->slot);

@@ -1,5 +1,5 @@
 /*
- * status.c - statuses, their names and the sentences that go with them.
+ * status.c - statuses and the sentences that go with them.
  */
 #include "status.h"
 
@@ -8,18 +8,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-const char *dsmr_status_name(int32_t status) {
-  switch (status) {
-#define STATUS_NAME(name, value) \
-  case value:                    \
-    return #name;
-    DSMR_STATUS(STATUS_NAME)
-#undef STATUS_NAME
-    default:
-      return "";
-  }
-}
 
 /* A cut inside a UTF-8 sequence would not be UTF-8: go back to the start of that one. */
 static uint32_t whole_characters(const char *text, uint32_t length) {
@@ -35,13 +23,13 @@ struct failure {
   uint64_t requested;
 };
 
-static void compose(dsmr_error *error, struct failure failure, const char *format, va_list values,
+static void compose(dsmr_error *error, const struct failure *failure, const char *format, va_list values,
                     const char *reason) {
   if (error == NULL) return;
-  error->status = failure.status;
-  error->os_errno = failure.os_errno;
-  error->actual = failure.actual;
-  error->requested = failure.requested;
+  error->status = failure->status;
+  error->os_errno = failure->os_errno;
+  error->actual = failure->actual;
+  error->requested = failure->requested;
   error->reserved = 0;
   int wanted = vsnprintf(error->message, sizeof error->message, format, values);
   uint32_t length = wanted < 0 ? 0 : (uint32_t)wanted;
@@ -55,29 +43,36 @@ static void compose(dsmr_error *error, struct failure failure, const char *forma
   error->message_length = length;
 }
 
-int32_t status_fail(dsmr_error *error, int32_t status, const char *format, ...) {
+/* No sentence has a floating-point number in it, so the registers for those need not be saved. */
+#if defined(__x86_64__)
+#define WITHOUT_FLOATS __attribute__((target("general-regs-only")))
+#else
+#define WITHOUT_FLOATS
+#endif
+
+WITHOUT_FLOATS int32_t status_fail(dsmr_error *error, int32_t status, const char *format, ...) {
   va_list values;
   va_start(values, format);
-  compose(error, (struct failure){.status = status}, format, values, NULL);
+  compose(error, &(struct failure){.status = status}, format, values, NULL);
   va_end(values);
   return status;
 }
 
-int32_t status_fail_numbers(dsmr_error *error, int32_t status, uint64_t actual, uint64_t requested,
+WITHOUT_FLOATS int32_t status_fail_numbers(dsmr_error *error, int32_t status, uint64_t actual, uint64_t requested,
                             const char *format, ...) {
   va_list values;
   va_start(values, format);
   struct failure failure = {.status = status, .actual = actual, .requested = requested};
-  compose(error, failure, format, values, NULL);
+  compose(error, &failure, format, values, NULL);
   va_end(values);
   return status;
 }
 
-int32_t status_fail_os(dsmr_error *error, int32_t outcome, const char *format, ...) {
+WITHOUT_FLOATS int32_t status_fail_os(dsmr_error *error, int32_t outcome, const char *format, ...) {
   struct failure failure = {.status = os_status_of(-outcome), .os_errno = -outcome};
   va_list values;
   va_start(values, format);
-  compose(error, failure, format, values, os_errno_text(-outcome));
+  compose(error, &failure, format, values, os_errno_text(-outcome));
   va_end(values);
   return failure.status;
 }

@@ -28,8 +28,7 @@ int32_t dsmr_tranche_new(uint32_t registry, const char *name, uint32_t name_leng
 
 int32_t dsmr_tranche_drop(uint32_t registry, uint32_t tranche, dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   bool was_there = tranche_remove(&backend->control, tranche);
   control_unlock(&backend->control);
@@ -55,8 +54,7 @@ static void add_tranche(const struct control *control, uint32_t id, dsmr_tranche
 int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint32_t capacity,
                       dsmr_error *error) {
   struct backend *backend = NULL;
-  int32_t outcome = backend_find(registry, &backend, error);
-  if (outcome == 0) outcome = control_enter(&backend->control, error);
+  int32_t outcome = backend_enter(registry, &backend, error);
   if (outcome != 0) return outcome;
   const struct control *control = &backend->control;
   uint32_t count = 0;

@@ -18,7 +18,7 @@
 #include "segment.h"
 
 /* One backend's wait, as read at one time. */
-struct wait {
+struct graph_wait {
   uint64_t since_ns;
   uint64_t lock;  /* the record, or 0 */
   uint64_t variable; /* where it is in the lock's file, or 0 */
@@ -27,9 +27,9 @@ struct wait {
   uint32_t entry_index;
 };
 
-static struct wait wait_of(const struct control *control, uint32_t slot) {
+static struct graph_wait wait_of(const struct control *control, uint32_t slot) {
   const struct backend_slot *row = &control->backends[slot];
-  struct wait wait = {0};
+  struct graph_wait wait = {0};
   /* Acquire; pairs with publish_waiting: the time belongs to the record. */
   wait.lock = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
   wait.since_ns = atomic_load_explicit(&row->waiting_since_ns, memory_order_acquire);
@@ -52,7 +52,7 @@ static bool is_live(const struct control *control, uint32_t slot) {
  * backend has not gone on yet. The one that would change it is in the cycle, and so has waited
  * since before we look.
  */
-static bool variable_stands(const struct control *control, const struct wait *wait) {
+static bool variable_stands(const struct control *control, const struct graph_wait *wait) {
   uint32_t index = HELD_ENTRY(wait->lock);
   if (index >= control->entry_capacity || !entry_is_attachable(control, index)) return false;
   const struct entry *entry = &control->entries[index];
@@ -76,7 +76,7 @@ static bool variable_stands(const struct control *control, const struct wait *wa
 }
 
 /* Is the backend in `holder` in the way of a wait for a lock? */
-static bool blocks_lock(const struct control *control, const struct wait *wait, uint32_t holder) {
+static bool blocks_lock(const struct control *control, const struct graph_wait *wait, uint32_t holder) {
   if (wait->variable != 0 && !variable_stands(control, wait)) return false;
   const struct backend_slot *row = &control->backends[holder];
   uint64_t wanted = HELD_LOCK(wait->lock & ~UINT64_C(0xfc));
@@ -96,7 +96,7 @@ static bool blocks_lock(const struct control *control, const struct wait *wait, 
   return false;
 }
 
-static bool blocks(const struct control *control, const struct wait *wait, uint32_t holder) {
+static bool blocks(const struct control *control, const struct graph_wait *wait, uint32_t holder) {
   if (!is_live(control, holder)) return false;
   if (wait->lock != 0) return blocks_lock(control, wait, holder);
   if (wait->entry == 0) return false;
@@ -120,7 +120,7 @@ static bool is_one_thread(const struct control *control, uint32_t a, uint32_t b)
 static uint32_t waiting_slot_of(const struct control *control, uint32_t slot) {
   for (uint32_t i = 0; i < control->backend_count_max; i++) {
     if (!is_live(control, i) || !is_one_thread(control, i, slot)) continue;
-    struct wait wait = wait_of(control, i);
+    struct graph_wait wait = wait_of(control, i);
     if (wait.lock != 0 || wait.entry != 0) return i;
   }
   return slot;
@@ -132,11 +132,11 @@ struct search {
   uint32_t length; /* of the path; path[0] is the start */
   uint8_t path[DSMR_BACKENDS_MAX]; /* backends that wait */
   uint8_t holder[DSMR_BACKENDS_MAX]; /* whom each of them waits for */
-  struct wait waits[DSMR_BACKENDS_MAX];
+  struct graph_wait waits[DSMR_BACKENDS_MAX];
   bool is_visited[DSMR_BACKENDS_MAX];
 };
 
-static bool same(const struct wait *a, const struct wait *b) {
+static bool same(const struct graph_wait *a, const struct graph_wait *b) {
   return a->since_ns == b->since_ns && a->lock == b->lock && a->entry == b->entry &&
          a->variable == b->variable && a->expected == b->expected;
 }
@@ -144,19 +144,19 @@ static bool same(const struct wait *a, const struct wait *b) {
 /* Do all members still wait as they did, and all links still stand? */
 static bool is_confirmed(const struct search *search) {
   for (uint32_t i = 0; i < search->length; i++) {
-    struct wait now = wait_of(search->control, search->path[i]);
+    struct graph_wait now = wait_of(search->control, search->path[i]);
     if (!same(&now, &search->waits[i])) return false;
     if (!blocks(search->control, &now, search->holder[i])) return false;
   }
   for (uint32_t i = 0; i < search->length; i++) {
-    struct wait now = wait_of(search->control, search->path[i]);
+    struct graph_wait now = wait_of(search->control, search->path[i]);
     if (!same(&now, &search->waits[i])) return false;
   }
   return true;
 }
 
 static bool push(struct search *search, uint32_t slot) {
-  struct wait wait = wait_of(search->control, slot);
+  struct graph_wait wait = wait_of(search->control, slot);
   search->is_visited[slot] = true;
   if (wait.lock == 0 && wait.entry == 0) return false;
   search->path[search->length] = (uint8_t)slot;

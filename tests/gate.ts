@@ -13,7 +13,7 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { arch, platform } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -85,7 +85,7 @@ const build: Step = { name: "build", command: () => [zig(), "build"] };
 const checks: Step[] = [
   { name: "clang-tidy", command: clangTidyCommand },
   { name: "zig-fmt", command: () => [zig(), "fmt", "--check", "build.zig"] },
-  { name: "cross", command: () => [zig(), "build", "cross"] },
+  { name: "cross", command: () => [zig(), "build", "cross"], count: librariesThatFit },
   { name: "fmt", command: () => [deno, "fmt", "--check"] },
   { name: "lint", command: () => [deno, "lint"] },
   { name: "check", command: () => [deno, "check", IMPORT_MAP, ...typescriptFolders()] },
@@ -218,6 +218,21 @@ function countBun(output: string): Counts {
 
 function sum(numbers: (string | undefined)[]): number {
   return numbers.reduce((total, number) => total + Number(number), 0);
+}
+
+/** Each architecture has its own code, so the library may fit for one and not for the other. */
+function librariesThatFit(): Counts {
+  const sizes = ["x86_64", "aarch64"].map((arch) => {
+    const { size } = statSync(join(root, "zig-out", "cross", `${arch}-linux`, "libdsmr.so"));
+    return { text: `${arch}-linux/libdsmr.so has ${size} bytes`, fits: size <= 64 * 1024 };
+  });
+  const tooLarge = sizes.filter(({ fits }) => !fits);
+  const counts = { passed: sizes.length - tooLarge.length, failed: tooLarge.length };
+  if (tooLarge.length === 0) return counts;
+  return {
+    ...counts,
+    problem: tooLarge.map(({ text }) => `${text}, 65536 are allowed`).join("; "),
+  };
 }
 
 const NO_CLOSING_LINE: Counts = { passed: 0, failed: 0, problem: "its closing line is missing" };
