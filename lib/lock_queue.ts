@@ -103,6 +103,8 @@ export class LockQueue {
   readonly #tasks = new TaskList();
   readonly #holds = new Set<LockHold>();
   #mode: LockMode = "exclusive";
+  /** How many tasks hold the lock or wait for it: a plain field, for the release of sync code. */
+  busy = 0;
   /** The native wait, while there is one: for the first task, and in its mode. */
   #waiting: { readonly mode: LockMode; readonly end: AbortController } | undefined;
 
@@ -149,6 +151,7 @@ export class LockQueue {
     const hold = { abandoned };
     this.#mode = mode;
     this.#holds.add(hold);
+    this.busy++;
     return hold;
   }
 
@@ -185,6 +188,7 @@ export class LockQueue {
 
   #append(task: Task, { timeout, signal }: AsyncWaitOptions): void {
     this.#tasks.add(task);
+    this.busy++;
     this.pump();
     if (!task.isQueued) return;
     if (signal !== undefined) {
@@ -198,9 +202,14 @@ export class LockQueue {
     );
   }
 
+  #remove(task: Task): void {
+    this.#tasks.remove(task);
+    this.busy--;
+  }
+
   #giveUp(task: Task, reason: unknown): void {
     if (!task.isQueued) return;
-    this.#tasks.remove(task);
+    this.#remove(task);
     task.reject(reason);
     // The next one takes over the place among those who wait elsewhere, if it wants the same.
     if (this.#tasks.first?.mode !== this.#waiting?.mode) this.pause();
@@ -245,7 +254,7 @@ export class LockQueue {
       do {
         const first = this.#tasks.first;
         if (first === undefined) return;
-        this.#tasks.remove(first);
+        this.#remove(first);
         first.reject(error);
       } while (isForAll);
       this.pump();
@@ -257,19 +266,21 @@ export class LockQueue {
     this.#waiting = undefined;
     const task = this.#tasks.first;
     if (task === undefined) return;
-    this.#tasks.remove(task);
+    this.#remove(task);
     task.take(this.#add(task.mode, abandoned));
     if (task.mode !== "shared") return;
     // Those behind it that want the same came before anybody who asks from now on.
     for (let next = this.#tasks.first; next?.mode === "shared"; next = this.#tasks.first) {
-      this.#tasks.remove(next);
+      this.#remove(next);
       next.take(this.#add("shared", false));
     }
   }
 
   /** One share is given back; with the last one the lock is free. */
   #leave(hold: LockHold): void {
-    if (this.#holds.delete(hold) && this.#holds.size === 0) this.#lock.free();
+    if (!this.#holds.delete(hold)) return;
+    this.busy--;
+    if (this.#holds.size === 0) this.#lock.free();
   }
 
   /** One task lets go; the last one frees the lock. Does nothing the second time. */
@@ -283,6 +294,7 @@ export class LockQueue {
 
   /** The lock is not held any more, whatever the tasks believe; the waiting ones try again. */
   forgetHolds(): void {
+    this.busy -= this.#holds.size;
     this.#holds.clear();
     this.pause();
     this.pump();

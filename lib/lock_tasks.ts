@@ -27,14 +27,15 @@ import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
 /** The tasks that use the async forms of a lock. */
 export class LockTasks {
   readonly #lock: NativeLock;
-  readonly #queue: LockQueue;
+  /** Tells by its `busy` whether any task is about. */
+  readonly queue: LockQueue;
   /** The shares that `release` lets go of; the others are a callback's or a `using`'s. */
   readonly #anonymous: LockHold[] = [];
 
   constructor(lock: NativeLock) {
     this.#lock = lock;
     const { calls, handle } = lock;
-    this.#queue = new LockQueue({
+    this.queue = new LockQueue({
       watch: (mode) => lock.check(calls.dsmr_lock_watch(handle, modeNumber(mode))),
       cancel: () => void calls.dsmr_lock_cancel(handle),
       free: () => lock.free(),
@@ -46,46 +47,45 @@ export class LockTasks {
 
   /** Whether the lock is held by shares. */
   get areInside(): boolean {
-    return this.#queue.holders > 0;
+    return this.queue.holders > 0;
   }
 
   /** The segment was detached, or all its locks released: no task holds it any more. */
   forgetHolds(): void {
     this.#anonymous.length = 0;
-    this.#queue.forgetHolds();
+    this.queue.forgetHolds();
   }
 
   /** A share that `release` is to let go of, unless it has been taken away. */
   keep(share: LockHold): void {
-    if (this.#queue.has(share)) this.#anonymous.push(share);
+    if (this.queue.has(share)) this.#anonymous.push(share);
   }
 
   drop(share: LockHold): void {
-    this.#queue.drop(share);
+    this.queue.drop(share);
   }
 
   release(): void {
     if (this.areInside) {
       const share = this.#anonymous.pop();
       if (share === undefined) throw this.#lock.failure("NOT_HELD");
-      this.#queue.drop(share);
+      this.queue.drop(share);
       return;
     }
     this.#lock.check(this.#lock.calls.dsmr_lock_release(this.#lock.handle));
-    this.#queue.pump();
+    this.queue.pump();
   }
 
   // ---- sync code --------------------------------------------------------------------------
 
   /** Whether a sync call failed because of tasks of this isolate. */
   isInTheWay(status: number): boolean {
-    return native().codeOf.get(status) === "ALREADY_HELD" &&
-      this.#queue.holders + this.#queue.waiters > 0;
+    return this.queue.busy > 0 && native().codeOf.get(status) === "ALREADY_HELD";
   }
 
   /** A sync call that wants it shared shares what tasks hold shared. */
   join(status: number): LockHold | undefined {
-    return this.isInTheWay(status) ? this.#queue.joinAnyway() : undefined;
+    return this.isInTheWay(status) ? this.queue.joinAnyway() : undefined;
   }
 
   /**
@@ -95,12 +95,12 @@ export class LockTasks {
   pause(status: number): boolean {
     if (status >= 0 || !this.isInTheWay(status)) return false;
     if (this.areInside) throw this.inside();
-    this.#queue.pause();
+    this.queue.pause();
     return true;
   }
 
   resume(): void {
-    this.#queue.pump();
+    this.queue.pump();
   }
 
   /** The error of a sync call that would wait for a task. */
@@ -116,13 +116,13 @@ export class LockTasks {
   tryAcquire(mode: LockMode): boolean {
     const lock = this.#lock;
     if (this.areInside) {
-      const share = this.#queue.join(mode);
+      const share = this.queue.join(mode);
       if (share !== undefined) this.#anonymous.push(share);
       return share !== undefined;
     }
-    this.#queue.pause();
+    this.queue.pause();
     const status = lock.calls.dsmr_lock_try(lock.handle, modeNumber(mode));
-    if (status === BUSY || status < 0) this.#queue.pump();
+    if (status === BUSY || status < 0) this.queue.pump();
     lock.check(status);
     if (status === ABANDONED) this.mend();
     return status !== BUSY;
@@ -139,7 +139,7 @@ export class LockTasks {
     const lock = this.#lock;
     const number = modeNumber(mode);
     const checked = this.#checkBegin(options);
-    const queue = this.#queue;
+    const queue = this.queue;
     let hold: LockHold | undefined;
     if (queue.waiters === 0) {
       hold = queue.join(mode);
@@ -165,14 +165,14 @@ export class LockTasks {
 
   /** Runs `change` in the turn in which the lock is acquired. */
   async run<Result>(change: () => Result, options: AsyncWaitOptions | undefined): Promise<Result> {
-    return await this.#queue.run(change, this.#checkBegin(options));
+    return await this.queue.run(change, this.#checkBegin(options));
   }
 
   async acquireOrWait(options: AsyncWaitOptions | undefined): Promise<boolean> {
     const lock = this.#lock;
     const checked = this.#checkBegin(options);
-    const queue = this.#queue;
-    if (queue.holders + queue.waiters > 0 || lock.held > 0) {
+    const queue = this.queue;
+    if (queue.busy > 0 || lock.held > 0) {
       // Its own isolate has it: wait in the queue, and take it for no longer than that.
       queue.drop(await queue.enqueue("exclusive", checked));
       return false;

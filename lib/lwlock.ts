@@ -24,7 +24,7 @@ import {
   type VarState,
   type WaitOptions,
 } from "./lock_arguments.ts";
-import type { LockHold } from "./lock_queue.ts";
+import type { LockHold, LockQueue } from "./lock_queue.ts";
 import { LockTasks } from "./lock_tasks.ts";
 import { NativeLock } from "./native_lock.ts";
 import { isPromise } from "./promise.ts";
@@ -77,6 +77,8 @@ export class LWLock {
   readonly #lock: NativeLock;
   /** The tasks that use the async forms; from the first of them on. */
   #tasks: LockTasks | undefined;
+  /** Theirs. */
+  #queue: LockQueue | undefined;
 
   static {
     forgetHolds = (lock) => lock.#tasks?.forgetHolds();
@@ -100,7 +102,9 @@ export class LWLock {
   }
 
   #ownTasks(): LockTasks {
-    return this.#tasks ??= new LockTasks(this.#lock);
+    this.#tasks ??= new LockTasks(this.#lock);
+    this.#queue = this.#tasks.queue;
+    return this.#tasks;
   }
 
   /**
@@ -281,7 +285,7 @@ export class LWLock {
    * @throws {DsmrError} `NOT_HELD`: not by this backend. `DETACHED`, `CLOSED`.
    */
   release(): void {
-    if (this.#tasks !== undefined) return this.#tasks.release();
+    if (this.#queue !== undefined && this.#queue.busy > 0) return this.#ownTasks().release();
     const status = this.#calls.dsmr_lock_release(this.#handle);
     if (status !== 0) this.#lock.check(status);
   }
