@@ -560,7 +560,7 @@ DSMR_API int32_t dsmr_tranches(uint32_t registry, dsmr_tranche_info *infos, uint
 /*
  * A thread with an event loop waits by watches. It calls one of the dsmr_..._watch, which tries
  * at once; if it has to wait, a watch is set, and its id (over 65,535) returned. When there is
- * reason to try again, one thread of the process, which watches for all, queues the id and rings
+ * reason to try again, a thread of the process, which watches for all, queues the id and rings
  * the doorbell: a socket that becomes readable. The thread reads what is there, asks
  * dsmr_doorbell_answer for the ids, and calls again for each: nothing is acquired behind its
  * back. A watch fires once. Detaching or closing ends the watches on what goes, unfired; so does

@@ -84,6 +84,7 @@ struct watch {
 struct sleeper {
   _Atomic uint32_t kick; /* it sleeps on this, too: grows when it must look anew */
   uint16_t count;        /* its watches that are SET, or FIRED and not yet told */
+  uint8_t used;          /* slots that were ever used, the first ones */
   bool is_running;
 };
 
@@ -148,9 +149,9 @@ static void end_watch(uint32_t index) {
 enum told { NOT_TOLD = 0, CHANGED, WOKEN };
 
 /* What its words tell. One may be a bell's, and what is seen is a hint: the watch's thread looks
- * for itself. */
-OS_UNWATCHED static enum told told_by(const struct watch_request *request,
-                                      const _Atomic uint32_t *woken) {
+ * for itself. Not inlined: that is smaller. */
+OS_UNWATCHED static __attribute__((noinline)) enum told told_by(
+    const struct watch_request *request, const _Atomic uint32_t *woken) {
   enum told told = NOT_TOLD;
   for (uint32_t i = 0; i < request->word_count; i++) {
     const struct os_futex_wait_on *on = &request->words[i];
@@ -231,7 +232,7 @@ static void list_words(struct sleeper *self, struct sleep *sleep, uint32_t first
   sleep->words[0] = (struct os_futex_wait_on){&self->kick, atomic_load(&self->kick)};
   sleep->count = 1;
   for (uint32_t k = 0; k < WATCH_WORDS; k++) {
-    for (uint32_t i = first; i < first + SLEEPER_SLOTS; i++) {
+    for (uint32_t i = first; i < first + self->used; i++) {
       const struct watch_request *request = &watches[i].request;
       if (watches[i].state != WATCH_SET || k >= request->word_count) continue;
       if (sleep->count == OS_FUTEX_WAIT_MAX) return;
@@ -265,7 +266,7 @@ static void run(void *argument) {
   for (;;) {
     uint64_t now = os_monotonic_ns();
     sleep.until_ns = now + SLEEP_NS;
-    uint32_t count = SLEEPER_SLOTS;
+    uint32_t count = self->used;
     uint32_t look = 0;
     if (is_looker && now >= scan_ns) {
       count = watch_room;
@@ -320,6 +321,7 @@ static uint32_t take_slot(void) {
     memset(grown + index, 0, SLEEPER_SLOTS * sizeof *grown);
   }
   while (watches[index].state != WATCH_FREE) index++;
+  if (sleepers[sleeper].used <= index % SLEEPER_SLOTS) sleepers[sleeper].used++;
   return index;
 }
 

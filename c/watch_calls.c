@@ -202,7 +202,7 @@ static int32_t set(const struct watch_request *request, dsmr_error *error) {
   return FAIL(error, outcome,
               outcome == DSMR_E_UNSUPPORTED
                   ? "Cannot wait asynchronously: this thread has no doorbell."
-                  : "Cannot wait asynchronously: out of memory, or of threads, or of watches.");
+                  : "Cannot wait asynchronously: no memory, thread or watch is left.");
 }
 
 int32_t dsmr_segment_watch(uint32_t registry, const dsmr_segment_ticket *ticket,
