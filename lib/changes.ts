@@ -12,6 +12,7 @@
 import type { Backend } from "./backend.ts";
 import { lastError, native } from "./ffi/native.ts";
 import { type BackendInfo, listBackends, listSegments, type SegmentInfo } from "./listing.ts";
+import { Turns } from "./turns.ts";
 import { wait } from "./wait.ts";
 
 /** What has changed in a registry; see {@linkcode Registry.watch}. */
@@ -76,20 +77,17 @@ export function changes(
   };
   // The number first, then the listing: what changes in between is compared once more.
   attempt();
-  return follow(backend, snapshot(backend.handle), attempt, options);
-}
-
-async function* follow(
-  backend: Backend,
-  before: Snapshot,
-  attempt: () => number,
-  options: { signal?: AbortSignal },
-): AsyncIterableIterator<Change> {
-  for (;;) {
-    await wait({ attempt, late: () => undefined }, options);
-    // Listing the backends clears the dead away, so that the next wait does not end for them.
-    const after = snapshot(backend.handle);
-    yield* differences(before, after);
-    before = after;
-  }
+  let before = snapshot(backend.handle);
+  const found: Change[] = [];
+  return new Turns(async (signal) => {
+    for (;;) {
+      const change = found.shift();
+      if (change !== undefined) return change;
+      await wait({ attempt, late: () => undefined }, { signal });
+      // Listing the backends clears the dead away, so that the next wait does not end for them.
+      const after = snapshot(backend.handle);
+      found.push(...differences(before, after));
+      before = after;
+    }
+  }, options);
 }

@@ -43,6 +43,9 @@ export const FREE = 0;
 
 const BACKENDS = 256;
 
+/** How long what blocks waits for the lock, which a stopped process may have. */
+export const PATIENCE_MS = 10_000;
+
 /** A place in an extent is its number times this, and the word in it; the first segment is 0. */
 const EXTENT_PLACES = 2 ** 28;
 
@@ -132,6 +135,19 @@ export class SharedTable {
     else Atomics.store(this.#extent(place), place % EXTENT_PLACES, value);
   }
 
+  /** Stores what is not there already: repairing writes no more than it must. */
+  put(place: number, value: number): void {
+    if (this.word(place) !== value) this.set(place, value);
+  }
+
+  /**
+   * Changes the state of a row of the first segment if it is `expected`, with or without the
+   * lock; returns what it was.
+   */
+  exchange(place: number, expected: number, value: number): number {
+    return Atomics.compareExchange(this.words, place, expected, value);
+  }
+
   #extent(place: number): Int32Array {
     const part = this.#parts[Math.floor(place / EXTENT_PLACES)];
     if (part === undefined) throw this.damaged();
@@ -186,12 +202,15 @@ export class SharedTable {
 
   // ---- the lock -------------------------------------------------------------------------
 
-  /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
-  changeSync<Result>(change: () => Result): Result {
+  /**
+   * Runs `change` with the lock held; blocks while another process is at it, some microseconds,
+   * and at most `timeout` ms.
+   */
+  changeSync<Result>(change: () => Result, timeout: number = PATIENCE_MS): Result {
     const { lock } = this.#segment;
     // A task of ours has been given the lock, and has not gone on yet: its change is all to come.
     if (lock.heldByMe()) return this.#inside(change);
-    lock.acquireSync("exclusive", { timeout: 10_000 });
+    lock.acquireSync("exclusive", { timeout });
     return this.#change(change);
   }
 
@@ -249,8 +268,8 @@ export class SharedTable {
 
   #repair(): void {
     const used = this.used;
-    this.set(FIRST_FREE, 0);
-    for (let slot = 0; slot < BACKENDS; slot++) this.set(MAIL_FIRST + slot, 0);
+    this.put(FIRST_FREE, 0);
+    for (let slot = 0; slot < BACKENDS; slot++) this.put(MAIL_FIRST + slot, 0);
     for (let row = used - 1; row >= 0; row--) {
       const place = this.place(row);
       if (this.word(place + STATE) === FREE) {
@@ -260,7 +279,7 @@ export class SharedTable {
       const mailbox = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
       if (this.word(place + POSTED) !== 0) this.#link(row, mailbox);
     }
-    this.set(USED, used);
+    this.put(USED, used);
     this.#user.rebuild();
     // Those that were to be woken by the dead one.
     for (let slot = 0; slot < BACKENDS; slot++) {
@@ -351,6 +370,15 @@ export class SharedTable {
     const owner = this.word(this.place(row) + OWNER);
     if (owner === this.self) return true;
     return native().calls.dsmr_backend_is_alive(this.#backend.handle, owner >>> 0) === 1;
+  }
+
+  /** How many rows somebody has. */
+  get taken(): number {
+    let count = 0;
+    for (let row = 0; row < this.used; row++) {
+      if (this.word(this.place(row) + STATE) !== FREE) count++;
+    }
+    return count;
   }
 
   /** Buries the rows of the dead. Asks the kernel once for each backend that has rows. */
