@@ -26,7 +26,7 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import { FREE, PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
 import type { AsyncWaitOptions } from "./wait.ts";
 
 /** How a wait on a word ended: as `Atomics.wait` says. */
@@ -419,13 +419,24 @@ export class Parking {
     );
   }
 
-  /** Buries the rows of the dead; how many rows have ever been in use, and how many are now. */
-  sweep(): { used: number; taken: number } {
+  /**
+   * Buries the rows of the dead. How many rows have ever been in use at a time, how many are now,
+   * and how many of these are parked.
+   */
+  sweep(): { used: number; taken: number; parked: number } {
     const table = this.#table;
     return table.changeSync(() => {
       this.#tidy();
       table.sweep();
-      return { used: table.used, taken: table.taken };
+      const { used } = table;
+      let taken = 0;
+      let parked = 0;
+      for (let row = 0; row < used; row++) {
+        const state = table.word(table.place(row) + STATE);
+        if (state !== FREE) taken++;
+        if (state === PARKED) parked++;
+      }
+      return { used, taken, parked };
     });
   }
 

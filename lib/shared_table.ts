@@ -372,15 +372,6 @@ export class SharedTable {
     return native().calls.dsmr_backend_is_alive(this.#backend.handle, owner >>> 0) === 1;
   }
 
-  /** How many rows somebody has. */
-  get taken(): number {
-    let count = 0;
-    for (let row = 0; row < this.used; row++) {
-      if (this.word(this.place(row) + STATE) !== FREE) count++;
-    }
-    return count;
-  }
-
   /** Buries the rows of the dead. Asks the kernel once for each backend that has rows. */
   sweep(): void {
     const lives = new Map<number, boolean>();
