@@ -76,6 +76,15 @@ interface Waiter {
   reject(cause: unknown): void;
 }
 
+/** Of a wait, beside what every wait has. */
+export interface ParkOptions extends AsyncWaitOptions {
+  /**
+   * A notification is one only when its notifier is through with all that it does under the lock.
+   * So a wait that was notified is not over before that, should it give up meanwhile.
+   */
+  isWhole?: boolean;
+}
+
 /** What a wait is rejected with that somebody has ended, for there is nothing to wait for any more. */
 export class WaitEnded extends Error {}
 
@@ -282,7 +291,7 @@ export class Parking {
   }
 
   /** Blocks. `timeout` in ms. */
-  waitSync(address: Address, mayWait: MayWait, timeout: number): WordWait {
+  waitSync(address: Address, mayWait: MayWait, timeout: number, isWhole = false): WordWait {
     const table = this.#table;
     const until = performance.now() + timeout;
     let row: number | undefined;
@@ -303,6 +312,8 @@ export class Parking {
         table.sleepSync(place, PARKED, left);
       }
       const state = this.#giveUp(row);
+      // The lock is to be had when the notifier is through.
+      if (state !== PARKED && isWhole) table.changeSync(() => undefined);
       if (state === ENDED) throw new WaitEnded();
       return state === PARKED ? "timed-out" : "ok";
     } finally {
@@ -326,7 +337,7 @@ export class Parking {
   async wait(
     address: Address,
     mayWait: MayWait,
-    { timeout = Infinity, signal }: AsyncWaitOptions,
+    { timeout = Infinity, signal, isWhole = false }: ParkOptions,
   ): Promise<WordWait> {
     signal?.throwIfAborted();
     const table = this.#table;
@@ -355,7 +366,10 @@ export class Parking {
     const giveUp = (finish: () => void): void => {
       // When the table has gone, who listens to it tells.
       if (this.#waiters.get(parked) !== ended || !table.isUsable) return;
-      const state = this.#leave(parked);
+      const state = this.#giveUp(parked);
+      // Told already: its mail comes when the notifier is through.
+      if (state !== PARKED && isWhole) return;
+      this.#leave(parked);
       if (state === PARKED) finish();
       else answer(ended, state);
       this.#tidySoon();
@@ -378,11 +392,10 @@ export class Parking {
     }
   }
 
-  /** As `#giveUp`, of a row that a task waits by. */
-  #leave(row: number): number {
+  /** A task does not wait by the row any more. */
+  #leave(row: number): void {
     this.#waiters.delete(row);
     this.#left.add(row);
-    return this.#giveUp(row);
   }
 
   /** A segment is being detached: ends the waits for its words. */
@@ -392,7 +405,8 @@ export class Parking {
     const { isUsable } = this.#table;
     for (const [row, waiter] of leaving) {
       // The table may be gone already: then everybody will notice that the row's owner is.
-      const state = isUsable ? this.#leave(row) : PARKED;
+      const state = isUsable ? this.#giveUp(row) : PARKED;
+      this.#leave(row);
       if (state === PARKED) waiter.reject(cause);
       else answer(waiter, state);
     }

@@ -300,6 +300,7 @@ export class Signal {
           addressOf(this.#segment),
           () => mayWait(this.#segment, seen),
           left,
+          true,
         );
       } catch (thrown) {
         this.#failed(thrown);
@@ -331,6 +332,7 @@ export class Signal {
           () => mayWait(this.#segment, seen),
           {
             timeout: left,
+            isWhole: true,
             ...(signal === undefined ? {} : { signal }),
           },
         );

@@ -15,8 +15,9 @@
  * - With the flag set, a notification is made under the same lock: first the rows, then the
  *   number. Nobody comes or goes on in between, so it wakes exactly one if there is one, and who
  *   is woken finds a number that has grown.
+ * - Who was woken goes on when the notifier is through, also if it gives up meanwhile: told is told.
  * - Who dies before the number has grown has not notified: those that were woken already find the
- *   number as it was, and wait again. After that nothing is left to do.
+ *   number as it was, and wait again, behind the others. After that nothing is left to do.
  *
  * To drop a signal is the same with a mark in the place of the number: end the rows, set the mark,
  * take the name away, under that lock. Who dies after the mark leaves a name that means a dropped

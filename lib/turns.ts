@@ -15,8 +15,9 @@ export class Turns<Item> implements AsyncIterableIterator<Item> {
   readonly #take: (signal: AbortSignal) => Promise<Item>;
   readonly #end = new AbortController();
   readonly #signal: AbortSignal;
-  /** Settles with the last turn that was asked for. */
-  #last: Promise<unknown> | undefined;
+  /** Turns that were asked for and are not over, and when the last of them is. */
+  #unfinished = 0;
+  #last: Promise<unknown> = Promise.resolve();
   #isOver = false;
 
   /**
@@ -35,23 +36,22 @@ export class Turns<Item> implements AsyncIterableIterator<Item> {
 
   next(): Promise<IteratorResult<Item, undefined>> {
     // The first begins now: what comes from here on is for it.
-    const turn = this.#last === undefined ? this.#turn() : this.#last.then(() => this.#turn());
+    const turn = this.#unfinished++ === 0 ? this.#turn() : this.#last.then(() => this.#turn());
     // Whoever has asked hears of a failure.
-    const last = turn.catch(() => {}).then(() => {
-      if (this.#last === last) this.#last = undefined;
-    });
-    this.#last = last;
+    this.#last = turn.catch(() => {});
     return turn;
   }
 
   async #turn(): Promise<IteratorResult<Item, undefined>> {
-    if (this.#isOver) return over;
     try {
+      if (this.#isOver) return over;
       return { value: await this.#take(this.#signal), done: false };
     } catch (error) {
       this.#isOver = true;
       if (error === ENDED) return over;
       throw error;
+    } finally {
+      this.#unfinished--;
     }
   }
 
