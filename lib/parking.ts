@@ -260,10 +260,7 @@ export class Parking {
     }
   }
 
-  /**
-   * Frees the rows that were left behind as soon as the table is to be had: now, as a rule. Should
-   * the process that has it be stopped, then when it goes on, or by the next that is parked.
-   */
+  /** As soon as the table is to be had: now, as a rule, unless who has it is stopped. */
   #tidySoon(): void {
     const table = this.#table;
     table.change(() => {
@@ -324,6 +321,8 @@ export class Parking {
   #leaveSync(row: number): void {
     const table = this.#table;
     if (!table.isUsable) return;
+    // Also if sleeping has failed: nobody is to count it.
+    this.#giveUp(row);
     this.#left.add(row);
     try {
       table.changeSync(() => this.#tidy(), TIDY_MS);
@@ -369,7 +368,8 @@ export class Parking {
       const state = this.#giveUp(parked);
       // Told already: its mail comes when the notifier is through.
       if (state !== PARKED && isWhole) return;
-      this.#leave(parked);
+      this.#waiters.delete(parked);
+      this.#left.add(parked);
       if (state === PARKED) finish();
       else answer(ended, state);
       this.#tidySoon();
@@ -392,12 +392,6 @@ export class Parking {
     }
   }
 
-  /** A task does not wait by the row any more. */
-  #leave(row: number): void {
-    this.#waiters.delete(row);
-    this.#left.add(row);
-  }
-
   /** A segment is being detached: ends the waits for its words. */
   leave(id: number, cause: DsmrError): void {
     const leaving = [...this.#waiters].filter(([, waiter]) => waiter.id === id);
@@ -406,7 +400,8 @@ export class Parking {
     for (const [row, waiter] of leaving) {
       // The table may be gone already: then everybody will notice that the row's owner is.
       const state = isUsable ? this.#giveUp(row) : PARKED;
-      this.#leave(row);
+      this.#waiters.delete(row);
+      this.#left.add(row);
       if (state === PARKED) waiter.reject(cause);
       else answer(waiter, state);
     }
@@ -443,13 +438,9 @@ export class Parking {
       this.#tidy();
       table.sweep();
       const { used } = table;
-      let taken = 0;
-      let parked = 0;
-      for (let row = 0; row < used; row++) {
-        const state = table.word(table.place(row) + STATE);
-        if (state !== FREE) taken++;
-        if (state === PARKED) parked++;
-      }
+      const states = Array.from({ length: used }, (_, row) => table.word(table.place(row) + STATE));
+      const taken = states.filter((state) => state !== FREE).length;
+      const parked = states.filter((state) => state === PARKED).length;
       return { used, taken, parked };
     });
   }
