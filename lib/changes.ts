@@ -12,6 +12,7 @@
 import type { Backend } from "./backend.ts";
 import { lastError, native } from "./ffi/native.ts";
 import { type BackendInfo, listBackends, listSegments, type SegmentInfo } from "./listing.ts";
+import { Turns } from "./turns.ts";
 import { wait } from "./wait.ts";
 
 /** What has changed in a registry; see {@linkcode Registry.watch}. */
@@ -76,55 +77,17 @@ export function changes(
   };
   // The number first, then the listing: what changes in between is compared once more.
   attempt();
-  return new Changes(backend, attempt, options.signal);
-}
-
-/**
- * An async generator, but for `return`, which would stand in line behind a `next` that waits: it
- * ends that one.
- */
-class Changes implements AsyncIterableIterator<Change> {
-  readonly #end = new AbortController();
-  readonly #changes: AsyncGenerator<Change, undefined, undefined>;
-
-  constructor(backend: Backend, attempt: () => number, signal: AbortSignal | undefined) {
-    const end = this.#end.signal;
-    const before = snapshot(backend.handle);
-    const either = signal === undefined ? end : AbortSignal.any([signal, end]);
-    this.#changes = follow(backend, before, attempt, either, end);
-  }
-
-  next(): Promise<IteratorResult<Change, undefined>> {
-    return this.#changes.next();
-  }
-
-  return(): Promise<IteratorResult<Change, undefined>> {
-    this.#end.abort();
-    return this.#changes.return(undefined);
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<Change> {
-    return this;
-  }
-}
-
-async function* follow(
-  backend: Backend,
-  before: Snapshot,
-  attempt: () => number,
-  signal: AbortSignal,
-  end: AbortSignal,
-): AsyncGenerator<Change, undefined, undefined> {
-  for (;;) {
-    try {
+  let before = snapshot(backend.handle);
+  const found: Change[] = [];
+  return new Turns(async (signal) => {
+    for (;;) {
+      const change = found.shift();
+      if (change !== undefined) return change;
       await wait({ attempt, late: () => undefined }, { signal });
-    } catch (error) {
-      if (end.aborted) return;
-      throw error;
+      // Listing the backends clears the dead away, so that the next wait does not end for them.
+      const after = snapshot(backend.handle);
+      found.push(...differences(before, after));
+      before = after;
     }
-    // Listing the backends clears the dead away, so that the next wait does not end for them.
-    const after = snapshot(backend.handle);
-    yield* differences(before, after);
-    before = after;
-  }
+  }, options);
 }

@@ -10,7 +10,7 @@
  * | code | meaning |
  * |---|---|
  * | `EXISTS` | asked to create what is there |
- * | `NOT_FOUND` | no such registry, segment or directory |
+ * | `NOT_FOUND` | no such registry, segment or directory; the signal was dropped |
  * | `SIZE_MISMATCH` | the segment has another size than requested |
  * | `LAYOUT_MISMATCH`, `SCOPE_MISMATCH` | it has another layout, another scope |
  * | `NAME_INVALID`, `NAME_TOO_LONG` | names are 1 to 63 bytes of UTF-8 without NUL and slash |

@@ -7,6 +7,16 @@
  * and both changes are atomic and in that order, so one of the two sees the other. A notifier
  * that finds nobody parked under the word's bucket makes no call at all.
  *
+ * The hardest race is between a notification and the end of a wait by itself, and there is one
+ * answer: the row's state. It leaves PARKED once, by one atomic exchange, to NOTIFIED (or
+ * ENDED) by who notifies or to GONE by who waits. So a wait that says "ok" was counted by exactly one notifier,
+ * and one that says "timed-out" by none; and giving up needs no lock, which a stopped process may
+ * have. All else (chains, mail, who frees the row) follows, under the table's lock.
+ *
+ * A notifier that dies leaves the lock abandoned: rows that it has made NOTIFIED are told by
+ * whoever gets the lock next, the others still are PARKED. So a wait ends by it, or goes on as
+ * if it had not come.
+ *
  * The kernel's own queues cannot be it: one thread waits there for all tasks of its process, and
  * a wake-up that comes while it is busy would be counted as "nobody".
  *
@@ -16,14 +26,19 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import { FREE, PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
 import type { AsyncWaitOptions } from "./wait.ts";
 
 /** How a wait on a word ended: as `Atomics.wait` says. */
 export type WordWait = "ok" | "not-equal" | "timed-out";
 
 const PARKED = 1;
+/** Its owner is to be told, or has been, and will free it. In no chain. */
 const NOTIFIED = 2;
+/** Its owner has given up, and will free it. Still in its chain. */
+const GONE = 3;
+/** As NOTIFIED, but what it waits for is no more. */
+const ENDED = 4;
 
 // Words of a row: which word of which segment, and the next and previous row under its bucket.
 const SEGMENT = USER;
@@ -34,7 +49,12 @@ const NEXT = USER + 4;
 const PREVIOUS = USER + 5;
 
 const BUCKETS = 1024;
-/** A bucket: how many are parked under it, the first and the last (index + 1). */
+/**
+ * A bucket: how many are parked under it, the first and the last (index + 1).
+ *
+ * The number is read without the lock, by who would notify nobody. So it is never less than the
+ * number of live rows that are PARKED, not even while the chains are made anew.
+ */
 const BUCKET_WORDS = 3;
 
 const shape = { headerWords: BUCKETS * BUCKET_WORDS, rowWords: 12, rows: 16_384 };
@@ -45,30 +65,50 @@ export const PARKING_SIZE: number = tableSize(shape);
 
 /** Between two searches for rows of the dead, when there is no room. */
 const SWEEP_PAUSE_MS = 1000;
-/** How long one that gives up waits for the table, which a stopped process may have. */
-const GIVE_UP_MS = 100;
+/** How long one that blocks waits for the table to take out its row, before others do it later. */
+const TIDY_MS = 100;
 
 /** A task that waits, by its row. */
 interface Waiter {
-  /** It has given up, and could not say so yet: a notification is for the next one. */
-  isGone?: boolean;
   /** Of the word's segment. */
   id: number;
   resolve(outcome: WordWait): void;
   reject(cause: unknown): void;
 }
 
+/** Of a wait, beside what every wait has. */
+export interface ParkOptions extends AsyncWaitOptions {
+  /**
+   * A notification is one only when its notifier is through with all that it does under the lock.
+   * So a wait that was notified is not over before that, should it give up meanwhile.
+   */
+  isWhole?: boolean;
+}
+
+/** What a wait is rejected with that somebody has ended, for there is nothing to wait for any more. */
+export class WaitEnded extends Error {}
+
 /** A word, as rows name it. */
-interface Address {
+export interface Address {
+  /** Of its segment. */
   id: number;
+  /** In bytes. */
   offset: number;
 }
+
+/**
+ * Whether to wait, asked when the row is parked: whoever changes the word from here on sees it.
+ * False: the word says that there is nothing to wait for.
+ */
+export type MayWait = () => boolean;
 
 /** The parked waits of a registry. */
 export class Parking {
   readonly #backend: Backend;
   readonly #table: SharedTable;
   readonly #waiters = new Map<number, Waiter>();
+  /** Rows of ours that nobody waits by any more, and that could not be freed yet. */
+  readonly #left = new Set<number>();
   #sweptAt = -Infinity;
 
   constructor(backend: Backend, segment: Segment) {
@@ -111,14 +151,17 @@ export class Parking {
     if (last === 0) table.set(bucket + 1, row + 1);
     else table.set(table.place(last - 1) + NEXT, row + 1);
     table.set(bucket + 2, row + 1);
-    table.set(bucket, table.word(bucket) + 1);
   }
 
-  /** Takes a parked row out of its bucket. One that is notified is in none any more. */
+  /** Takes a row out of its bucket, unless it is notified: then it is in none any more. */
   #unchain(row: number): void {
+    const state = this.#table.word(this.#table.place(row) + STATE);
+    if (state === PARKED || state === GONE) this.#unlink(row);
+  }
+
+  #unlink(row: number): void {
     const table = this.#table;
     const place = table.place(row);
-    if (table.word(place + STATE) !== PARKED) return;
     const bucket = this.#bucket(this.#addressOf(row));
     const next = table.word(place + NEXT);
     const previous = table.word(place + PREVIOUS);
@@ -126,26 +169,42 @@ export class Parking {
     else table.set(table.place(previous - 1) + NEXT, next);
     if (next === 0) table.set(bucket + 2, previous);
     else table.set(table.place(next - 1) + PREVIOUS, previous);
+    // Last: it is not parked any more by now, or its owner is dead.
     table.set(bucket, table.word(bucket) - 1);
   }
 
   #rebuild(): void {
     const table = this.#table;
-    for (let i = 0; i < BUCKETS * BUCKET_WORDS; i++) table.set(table.header + i, 0);
+    for (let i = 0; i < BUCKETS; i++) {
+      const bucket = table.header + i * BUCKET_WORDS;
+      table.put(bucket + 1, 0);
+      table.put(bucket + 2, 0);
+    }
     const rows: number[] = [];
     for (let row = 0; row < table.used; row++) {
       const state = table.word(table.place(row) + STATE);
-      if (state === PARKED) rows.push(row);
+      if (state === PARKED || state === GONE) rows.push(row);
       // The dead one may have been about to tell its owner.
-      if (state === NOTIFIED) this.#tell(row);
+      if (state === NOTIFIED || state === ENDED) this.#tell(row);
     }
     rows.sort((a, b) => table.compareBirths(a, b));
-    for (const row of rows) this.#chain(row, this.#bucket(this.#addressOf(row)));
+    const counts = new Map<number, number>();
+    for (const row of rows) {
+      const bucket = this.#bucket(this.#addressOf(row));
+      this.#chain(row, bucket);
+      counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
+    }
+    // Each from what it was, which may be too many, to what it is: never to less in between.
+    for (let i = 0; i < BUCKETS; i++) {
+      const bucket = table.header + i * BUCKET_WORDS;
+      table.put(bucket, counts.get(bucket) ?? 0);
+    }
   }
 
-  /** Parks this backend under a word. With the lock held. Undefined: it is not `expected`. */
-  #park(address: Address, load: () => number, expected: number): number | undefined {
+  /** Parks this backend under a word. With the lock held. Undefined: it need not wait. */
+  #park(address: Address, mayWait: MayWait): number | undefined {
     const table = this.#table;
+    this.#tidy();
     let row = table.take();
     // Sweeping looks at every row, and everybody else waits: not for each of those that find none.
     if (row === undefined && performance.now() - this.#sweptAt > SWEEP_PAUSE_MS) {
@@ -166,59 +225,118 @@ export class Parking {
     table.set(place + OFFSET, address.offset % 2 ** 32 | 0);
     table.set(place + OFFSET_HIGH, Math.floor(address.offset / 2 ** 32) | 0);
     table.set(place + STATE, PARKED);
-    this.#chain(row, this.#bucket(address));
-    let isExpected = false;
+    const bucket = this.#bucket(address);
+    table.set(bucket, table.word(bucket) + 1);
+    this.#chain(row, bucket);
+    let isWaiting = false;
     try {
       // After that: whoever changes the word from here on sees the row.
-      isExpected = load() === expected;
+      isWaiting = mayWait();
     } finally {
-      if (!isExpected) {
-        this.#unchain(row);
+      if (!isWaiting) {
+        this.#unlink(row);
         table.free(row);
       }
     }
-    return isExpected ? row : undefined;
+    return isWaiting ? row : undefined;
   }
 
-  /** Ends a wait. With the lock held. False: it was notified already. */
-  #unpark(row: number): boolean {
+  /**
+   * Ends the wait of a row of ours, with or without the lock; returns the state that it was in:
+   * PARKED, or what it was notified of before. In either case nobody waits by it any more, and it
+   * is to be left behind.
+   */
+  #giveUp(row: number): number {
+    return this.#table.exchange(this.#table.place(row) + STATE, PARKED, GONE);
+  }
+
+  /** Frees the rows that were left behind. With the lock held. */
+  #tidy(): void {
+    for (const row of this.#left) {
+      this.#left.delete(row);
+      this.#unchain(row);
+      this.#table.unpost(row);
+      this.#table.free(row);
+    }
+  }
+
+  /** As soon as the table is to be had: now, as a rule, unless who has it is stopped. */
+  #tidySoon(): void {
     const table = this.#table;
-    const isParked = table.word(table.place(row) + STATE) === PARKED;
-    this.#unchain(row);
-    table.unpost(row);
-    table.free(row);
-    return isParked;
+    table.change(() => {
+      this.#tidy();
+      if (this.#waiters.size === 0) table.unlisten();
+    }).catch((cause) => {
+      // What is closed or destroyed needs no tidying. Else whoever still waits is to know.
+      if (table.isUsable) this.#fail(cause);
+    });
+  }
+
+  #fail(cause: unknown): void {
+    const all = [...this.#waiters.values()];
+    this.#waiters.clear();
+    for (const waiter of all) waiter.reject(cause);
   }
 
   #receive(row: number): void {
+    const state = this.#table.word(this.#table.place(row) + STATE);
     const waiter = this.#waiters.get(row);
     this.#waiters.delete(row);
-    const address = this.#addressOf(row);
+    this.#left.delete(row);
     this.#table.free(row);
-    waiter?.resolve("ok");
-    if (waiter?.isGone === true) this.#wake(address, 1);
+    if (waiter !== undefined) answer(waiter, state);
   }
 
-  waitSync(address: Address, load: () => number, expected: number, timeout: number): WordWait {
+  /** Blocks. `timeout` in ms. */
+  waitSync(address: Address, mayWait: MayWait, timeout: number, isWhole = false): WordWait {
     const table = this.#table;
     const until = performance.now() + timeout;
-    const row = table.changeSync(() => this.#park(address, load, expected));
+    let row: number | undefined;
+    try {
+      row = table.changeSync(() => this.#park(address, mayWait), Math.min(timeout, PATIENCE_MS));
+    } catch (error) {
+      if (!isTimeout(error) || timeout >= PATIENCE_MS) throw error;
+      // Others were at the table all the time.
+      return mayWait() ? "timed-out" : "not-equal";
+    }
     if (row === undefined) return "not-equal";
     const place = table.place(row) + STATE;
-    for (;;) {
-      const left = until - performance.now();
-      if (table.word(place) !== PARKED || left <= 0) break;
-      // Throws when the registry goes; then nobody looks at the row any more.
-      table.sleepSync(place, PARKED, left);
+    try {
+      for (;;) {
+        const left = until - performance.now();
+        if (table.word(place) !== PARKED || left <= 0) break;
+        // Throws when the registry goes; then nobody looks at the row any more.
+        table.sleepSync(place, PARKED, left);
+      }
+      const state = this.#giveUp(row);
+      // The lock is to be had when the notifier is through.
+      if (state !== PARKED && isWhole) table.changeSync(() => undefined);
+      if (state === ENDED) throw new WaitEnded();
+      return state === PARKED ? "timed-out" : "ok";
+    } finally {
+      this.#leaveSync(row);
     }
-    return table.changeSync(() => this.#unpark(row)) ? "timed-out" : "ok";
   }
 
+  #leaveSync(row: number): void {
+    const table = this.#table;
+    if (!table.isUsable) return;
+    // Also if sleeping has failed: nobody is to count it.
+    this.#giveUp(row);
+    this.#left.add(row);
+    try {
+      table.changeSync(() => this.#tidy(), TIDY_MS);
+    } catch {
+      // A stopped process has it; or the registry is gone, which the caller is told.
+      this.#tidySoon();
+    }
+  }
+
+  /** The same without blocking. */
   async wait(
     address: Address,
-    load: () => number,
-    expected: number,
-    { timeout = Infinity, signal }: AsyncWaitOptions,
+    mayWait: MayWait,
+    { timeout = Infinity, signal, isWhole = false }: ParkOptions,
   ): Promise<WordWait> {
     signal?.throwIfAborted();
     const table = this.#table;
@@ -230,38 +348,31 @@ export class Parking {
     let row: number | undefined;
     try {
       row = await table.change(() => {
-        const row = this.#park(address, load, expected);
+        const row = this.#park(address, mayWait);
         // In the same turn: it may be notified before we go on.
         if (row !== undefined) this.#waiters.set(row, ended);
         return row;
       }, { timeout, ...(signal === undefined ? {} : { signal }) });
     } catch (error) {
-      // A stopped process has the table.
-      if (error instanceof DsmrError && error.code === "TIMEOUT") return "timed-out";
-      throw error;
+      if (!isTimeout(error) || (signal?.aborted === true && error === signal.reason)) throw error;
+      // Others were at the table all the time.
+      return mayWait() ? "timed-out" : "not-equal";
     }
     if (row === undefined) return "not-equal";
     const parked = row;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    let late: ReturnType<typeof setTimeout> | undefined;
     /** Ends the wait, unless a notification that was meant for it has come first. */
     const giveUp = (finish: () => void): void => {
-      const end = (): void => {
-        if (this.#waiters.get(parked) !== ended) return;
-        this.#waiters.delete(parked);
-        const wasParked = this.#unpark(parked);
-        if (ended.isGone === true) {
-          if (!wasParked) this.#wake(address, 1);
-        } else if (wasParked) finish();
-        else ended.resolve("ok");
-        if (this.#waiters.size === 0) table.unlisten();
-      };
-      if (table.tryChange(end)) return;
-      late = setTimeout(() => {
-        ended.isGone = true;
-        finish();
-      }, GIVE_UP_MS);
-      table.change(end).catch(ended.reject);
+      // When the table has gone, who listens to it tells.
+      if (this.#waiters.get(parked) !== ended || !table.isUsable) return;
+      const state = this.#giveUp(parked);
+      // Told already: its mail comes when the notifier is through.
+      if (state !== PARKED && isWhole) return;
+      this.#waiters.delete(parked);
+      this.#left.add(parked);
+      if (state === PARKED) finish();
+      else answer(ended, state);
+      this.#tidySoon();
     };
     const onAbort = (): void => giveUp(() => ended.reject(signal?.reason));
     const expire = (): void => {
@@ -272,16 +383,11 @@ export class Parking {
     if (timeout !== Infinity) expire();
     if (signal?.aborted === true) onAbort();
     else signal?.addEventListener("abort", onAbort);
-    void table.listen(() => this.#waiters.size > 0, (cause) => {
-      const all = [...this.#waiters.values()];
-      this.#waiters.clear();
-      for (const waiter of all) waiter.reject(cause);
-    });
+    void table.listen(() => this.#waiters.size > 0, (cause) => this.#fail(cause));
     try {
       return await ended.promise;
     } finally {
       if (timer !== undefined) clearTimeout(timer);
-      if (late !== undefined) clearTimeout(late);
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -290,17 +396,16 @@ export class Parking {
   leave(id: number, cause: DsmrError): void {
     const leaving = [...this.#waiters].filter(([, waiter]) => waiter.id === id);
     if (leaving.length === 0) return;
-    this.#table.change(() => {
-      for (const [row, waiter] of leaving) {
-        if (this.#waiters.get(row) !== waiter) continue;
-        this.#waiters.delete(row);
-        if (this.#unpark(row)) waiter.reject(cause);
-        else waiter.resolve("ok");
-      }
-      if (this.#waiters.size === 0) this.#table.unlisten();
-    }).catch(() => {
-      for (const [, waiter] of leaving) waiter.reject(cause);
-    });
+    const { isUsable } = this.#table;
+    for (const [row, waiter] of leaving) {
+      // The table may be gone already: then everybody will notice that the row's owner is.
+      const state = isUsable ? this.#giveUp(row) : PARKED;
+      this.#waiters.delete(row);
+      this.#left.add(row);
+      if (state === PARKED) waiter.reject(cause);
+      else answer(waiter, state);
+    }
+    if (isUsable) this.#tidySoon();
   }
 
   /** Wakes at most `count` of those who wait on a word; returns how many. */
@@ -310,8 +415,38 @@ export class Parking {
     return table.changeSync(() => this.#wake(address, count));
   }
 
+  /**
+   * Notifies and does more, before any of those can go on or another can be parked. Its `wake` is
+   * as `notify`, or `end`s the waits with `WaitEnded`. Who dies in it leaves waits that have ended
+   * though the rest was not done.
+   */
+  change<Result>(
+    change: (wake: (address: Address, count: number, how?: "end") => number) => Result,
+  ): Result {
+    return this.#table.changeSync(() =>
+      change((address, count, how) => this.#wake(address, count, how === "end" ? ENDED : NOTIFIED))
+    );
+  }
+
+  /**
+   * Buries the rows of the dead. How many rows have ever been in use at a time, how many are now,
+   * and how many of these are parked.
+   */
+  sweep(): { used: number; taken: number; parked: number } {
+    const table = this.#table;
+    return table.changeSync(() => {
+      this.#tidy();
+      table.sweep();
+      const { used } = table;
+      const states = Array.from({ length: used }, (_, row) => table.word(table.place(row) + STATE));
+      const taken = states.filter((state) => state !== FREE).length;
+      const parked = states.filter((state) => state === PARKED).length;
+      return { used, taken, parked };
+    });
+  }
+
   /** The same, with the lock held. */
-  #wake(address: Address, count: number): number {
+  #wake(address: Address, count: number, state: number = NOTIFIED): number {
     const table = this.#table;
     let woken = 0;
     let row = table.word(this.#bucket(address) + 1) - 1;
@@ -319,13 +454,10 @@ export class Parking {
       if (steps < 0 || row >= table.used) throw table.damaged();
       const next = table.word(table.place(row) + NEXT) - 1;
       if (this.#isAt(row, address)) {
-        if (table.isAlive(row)) {
-          this.#notify(row);
-          woken++;
-        } else {
-          this.#unchain(row);
+        if (!table.isAlive(row)) {
+          this.#unlink(row);
           table.free(row);
-        }
+        } else if (this.#notify(row, state)) woken++;
       }
       row = next;
     }
@@ -341,10 +473,13 @@ export class Parking {
       table.word(place + OFFSET_HIGH) === (Math.floor(offset / 2 ** 32) | 0);
   }
 
-  #notify(row: number): void {
-    this.#unchain(row);
-    this.#table.set(this.#table.place(row) + STATE, NOTIFIED);
+  /** False: it has given up. */
+  #notify(row: number, state: number): boolean {
+    const table = this.#table;
+    if (table.exchange(table.place(row) + STATE, PARKED, state) !== PARKED) return false;
+    this.#unlink(row);
     this.#tell(row);
+    return true;
   }
 
   /** Both ways: whether the row's owner blocks or not is its own business. */
@@ -352,4 +487,14 @@ export class Parking {
     this.#table.wake(this.#table.place(row) + STATE);
     this.#table.post(row);
   }
+}
+
+/** Tells a task what its row was notified of. */
+function answer(waiter: Waiter, state: number): void {
+  if (state === ENDED) waiter.reject(new WaitEnded());
+  else waiter.resolve("ok");
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof DsmrError && error.code === "TIMEOUT";
 }

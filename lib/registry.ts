@@ -36,7 +36,7 @@ import {
   type SegmentRequest,
 } from "./requests.ts";
 import { backendOfSegment, handleOf, Segment } from "./segment.ts";
-import { segmentOfSignal, Signal } from "./signal.ts";
+import { dropSignal, Signal } from "./signal.ts";
 import { makeTranche, type Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
@@ -398,7 +398,8 @@ export class Registry implements Disposable {
 
   /**
    * The signal `name`: something that processes wait for and notify each other of. It is there
-   * as soon as somebody has asked for it, and stays as long as the registry.
+   * as soon as somebody has asked for it, and stays until it is dropped, or as long as the
+   * registry.
    *
    * @param name 1 to 61 bytes of UTF-8, without NUL and slash. Signals and segments have names
    * of their own.
@@ -406,9 +407,35 @@ export class Registry implements Disposable {
    * `TIMEOUT`.
    */
   signal(name: string): Signal {
-    const segment = segmentOfSignal(name);
     this.#open();
-    return new Signal(name, () => this.#open().ownSegmentSync(segment, 64));
+    return new Signal(name, () => this.#open());
+  }
+
+  /**
+   * Removes a signal: whoever waits for it is rejected with `NOT_FOUND`, in every process, and so
+   * is whatever else is done with the {@linkcode Signal} objects that mean it. The name is free:
+   * who asks for it from now on gets a new signal, whose {@linkcode Signal.sequence} begins at 0.
+   * The room that it takes in the registry is free when each process that has it has noticed, by
+   * using it, or has closed the registry.
+   *
+   * @returns false if there was none.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`. `TIMEOUT`: a stopped process was
+   * in the middle of changing who waits, or the registry's tables, for 10 s; the signal is as it
+   * was, or dropped: try again. A process killed in here leaves it in one of the two states.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-drop-signal");
+   * registry.signal("jobs-of-monday");
+   * console.log(registry.dropSignal("jobs-of-monday")); // true
+   * console.log(registry.dropSignal("jobs-of-monday")); // false
+   * Registry.destroy("doc-drop-signal");
+   * ```
+   */
+  dropSignal(name: string): boolean {
+    return dropSignal(name, this.#open());
   }
 
   /**

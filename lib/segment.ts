@@ -26,6 +26,8 @@ export let isTransferred: (segment: Segment) => boolean;
 export let forgetLocks: (segment: Segment) => void;
 /** The backend that has attached it. */
 export let backendOfSegment: (segment: Segment) => Backend;
+/** The number that tells it from all others of its registry. */
+export let idOf: (segment: Segment) => number;
 /** What mends the data when the segment's lock was abandoned. */
 export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
 
@@ -52,6 +54,7 @@ export class Segment implements Disposable {
   static {
     handleOf = (segment) => segment.#handle;
     backendOfSegment = (segment) => segment.#backend;
+    idOf = (segment) => segment.#id;
     isTransferred = (segment) => segment.#isAttached && segment.#buffer.detached;
     forgetLocks = (segment) => {
       if (segment.#lock !== undefined) forgetHolds(segment.#lock);
@@ -213,14 +216,17 @@ export class Segment implements Disposable {
    *
    * @param byteOffset A multiple of 4.
    * @param expected Waits only if they have this value, as a signed or unsigned number.
-   * @returns `"ok"`: notified; `"not-equal"`: they had another value; `"timed-out"`.
+   * @returns `"ok"`: notified, and counted by exactly one {@linkcode notify}; `"not-equal"`: they had
+   * another value; `"timed-out"`: counted by none.
    * @throws {DsmrError} `SIZE_INVALID`: the offset. `NO_SPACE`: 16,384 waits on words are pending
-   * in the registry. `DETACHED`, `CLOSED`: also while waiting. {@linkcode RangeError}: the timeout.
+   * in the registry. `DETACHED`, `CLOSED`: also while waiting. `TIMEOUT`: a stopped process was in
+   * the middle of the same for 10 s. {@linkcode RangeError}: the timeout.
    */
   waitSync(byteOffset: number, expected: number, options?: { timeout?: number }): WordWait {
     const word = this.#word(byteOffset);
     const { timeout = Infinity } = checkWaitOptions(options);
-    return this.#backend.parking.waitSync(word, word.load, expected | 0, timeout);
+    const isExpected = (): boolean => word.load() === (expected | 0);
+    return this.#backend.parking.waitSync(word, isExpected, timeout);
   }
 
   /**
@@ -244,7 +250,8 @@ export class Segment implements Disposable {
   async wait(byteOffset: number, expected: number, options?: AsyncWaitOptions): Promise<WordWait> {
     const checked = checkWaitOptions(options);
     const word = this.#word(byteOffset);
-    return await this.#backend.parking.wait(word, word.load, expected | 0, checked);
+    const isExpected = (): boolean => word.load() === (expected | 0);
+    return await this.#backend.parking.wait(word, isExpected, checked);
   }
 
   /**
@@ -277,7 +284,12 @@ export class Segment implements Disposable {
     }
     this.#ints ??= new Int32Array(buffer, 0, Math.floor(this.size / 4));
     const ints = this.#ints;
-    return { id: this.#id, offset: byteOffset, load: () => Atomics.load(ints, byteOffset / 4) };
+    const load = (): number => {
+      // Throws when it has been detached meanwhile.
+      void this.buffer;
+      return Atomics.load(ints, byteOffset / 4);
+    };
+    return { id: this.#id, offset: byteOffset, load };
   }
 
   /**

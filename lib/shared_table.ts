@@ -44,6 +44,9 @@ export const FREE = 0;
 
 const BACKENDS = 256;
 
+/** How long what blocks waits for the lock, which a stopped process may have. */
+export const PATIENCE_MS = 10_000;
+
 /** A place in an extent is its number times this, and the word in it; the first segment is 0. */
 const EXTENT_PLACES = 2 ** 28;
 
@@ -133,6 +136,19 @@ export class SharedTable {
     else Atomics.store(this.#extent(place), place % EXTENT_PLACES, value);
   }
 
+  /** Stores what is not there already: repairing writes no more than it must. */
+  put(place: number, value: number): void {
+    if (this.word(place) !== value) this.set(place, value);
+  }
+
+  /**
+   * Changes the state of a row of the first segment if it is `expected`, with or without the
+   * lock; returns what it was.
+   */
+  exchange(place: number, expected: number, value: number): number {
+    return Atomics.compareExchange(this.words, place, expected, value);
+  }
+
   #extent(place: number): Int32Array {
     const part = this.#parts[Math.floor(place / EXTENT_PLACES)];
     if (part === undefined) throw this.damaged();
@@ -187,10 +203,13 @@ export class SharedTable {
 
   // ---- the lock -------------------------------------------------------------------------
 
-  /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
-  changeSync<Result>(change: () => Result): Result {
+  /**
+   * Runs `change` with the lock held; blocks while another process is at it, some microseconds,
+   * and at most `timeout` ms.
+   */
+  changeSync<Result>(change: () => Result, timeout: number = PATIENCE_MS): Result {
     // No task of ours has it, of whatever backend: they change and let go in one turn.
-    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
+    this.#segment.lock.acquireSync("exclusive", { timeout });
     return this.#change(change);
   }
 
@@ -246,8 +265,8 @@ export class SharedTable {
 
   #repair(): void {
     const used = this.used;
-    this.set(FIRST_FREE, 0);
-    for (let slot = 0; slot < BACKENDS; slot++) this.set(MAIL_FIRST + slot, 0);
+    this.put(FIRST_FREE, 0);
+    for (let slot = 0; slot < BACKENDS; slot++) this.put(MAIL_FIRST + slot, 0);
     for (let row = used - 1; row >= 0; row--) {
       const place = this.place(row);
       if (this.word(place + STATE) === FREE) {
@@ -257,7 +276,7 @@ export class SharedTable {
       const mailbox = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
       if (this.word(place + POSTED) !== 0) this.#link(row, mailbox);
     }
-    this.set(USED, used);
+    this.put(USED, used);
     this.#user.rebuild();
     // Those that were to be woken by the dead one.
     for (let slot = 0; slot < BACKENDS; slot++) {

@@ -8,9 +8,24 @@
  * @module
  */
 
+import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { describe, encodeName, quote } from "./ffi/native.ts";
+import { WaitEnded, type WordWait } from "./parking.ts";
 import type { Segment } from "./segment.ts";
+import {
+  addressOf,
+  attach,
+  drop,
+  isCurrent,
+  isDropped,
+  mayWait,
+  noticedDrop,
+  notify,
+  NUMBER_MAX,
+  numberOf,
+} from "./signal_words.ts";
+import { Turns } from "./turns.ts";
 import { type AsyncWaitOptions, checkWaitOptions } from "./wait.ts";
 
 /** Names of segments have two bytes more, and those are ours. */
@@ -18,7 +33,7 @@ const NAME_MAX = 61;
 const PREFIX = "\u0001!";
 
 /** What a signal's segment is called. Refuses names that signals cannot have. */
-export function segmentOfSignal(name: string): string {
+function segmentOfSignal(name: string): string {
   const { length } = encodeName("signal", name);
   if (length === 0) {
     throw new DsmrError(
@@ -88,15 +103,33 @@ function ofSignal(name: string, thrown: unknown): unknown {
   }
 }
 
+function droppedError(name: string): DsmrError {
+  return new DsmrError(
+    "NOT_FOUND",
+    `Signal "${name}" was dropped. Ask the registry for it again to get a new one.`,
+  );
+}
+
+/** As `Registry.dropSignal`. */
+export function dropSignal(name: string, backend: Backend): boolean {
+  const segmentName = segmentOfSignal(name);
+  try {
+    const segment = backend.current(segmentName) ?? backend.lookup(segmentName);
+    return segment !== null && drop(backend, segment);
+  } catch (thrown) {
+    throw ofSignal(name, thrown);
+  }
+}
+
 function checkSince(since: unknown): number | undefined {
   // As omitted, which the types do not say.
   if (since === undefined || since === null) return undefined;
   if (typeof since !== "number") {
     throw new TypeError(`\`since\` is ${describe(since)}, not a number.`);
   }
-  if (Number.isInteger(since) && since >= 0 && since <= 0xffffffff) return since;
+  if (Number.isInteger(since) && since >= 0 && since <= NUMBER_MAX) return since;
   throw new RangeError(
-    `\`since\` is ${since}; it must be a whole number from 0 to 4294967295, as \`sequence\` gives.`,
+    `\`since\` is ${since}; it must be a whole number from 0 to ${NUMBER_MAX}, as \`sequence\` gives.`,
   );
 }
 
@@ -131,7 +164,8 @@ export interface SignalWaitOptions {
  * ```
  */
 export class Signal {
-  readonly #segment: () => Segment;
+  readonly #backend: () => Backend;
+  readonly #segment: Segment;
 
   /** The signal's name. */
   readonly name: string;
@@ -141,35 +175,57 @@ export class Signal {
    *
    * @ignore
    */
-  constructor(name: string, segment: () => Segment) {
+  constructor(name: string, backend: () => Backend) {
+    const segmentName = segmentOfSignal(name);
     this.name = name;
-    this.#segment = segment;
-    // Who asks for a signal has one, or hears why not.
-    this.#open();
-  }
-
-  #open(): Segment {
+    this.#backend = backend;
     try {
-      return this.#segment();
+      // Who asks for a signal has one, or hears why not.
+      this.#segment = attach(backend(), segmentName);
     } catch (thrown) {
-      throw ofSignal(this.name, thrown);
+      throw ofSignal(name, thrown);
     }
   }
 
-  /**
-   * How many notifications there have been, as 32 bits.
-   *
-   * @throws {DsmrError} `CLOSED`.
-   */
-  get sequence(): number {
-    return Atomics.load(new Int32Array(this.#open().buffer), 0) >>> 0;
+  /** Throws unless the signal is still there. */
+  #open(): void {
+    try {
+      this.#backend();
+    } catch (thrown) {
+      throw ofSignal(this.name, thrown);
+    }
+    const segment = this.#segment;
+    if (isDropped(segment)) throw droppedError(this.name);
+    if (isCurrent(segment)) return;
+    // The mark is set before the name goes: it may have come between the two questions.
+    if (isDropped(segment)) throw droppedError(this.name);
+    throw ofSignal(this.name, new DsmrError("CLOSED", "The registry was destroyed."));
+  }
+
+  #explained(thrown: unknown): unknown {
+    const isDetached = thrown instanceof DsmrError && thrown.code === "DETACHED";
+    if (isDetached && noticedDrop(this.#segment)) return droppedError(this.name);
+    return ofSignal(this.name, thrown);
   }
 
   /**
-   * Wakes one of those who wait; as ConditionVariableSignal.
+   * How many notifications there have been, as 31 bits.
    *
-   * @returns whether there was one.
-   * @throws {DsmrError} `CLOSED`. `TIMEOUT`: a stopped process is in the middle of the same.
+   * @throws {DsmrError} `CLOSED`. `NOT_FOUND`: the signal was dropped.
+   */
+  get sequence(): number {
+    this.#open();
+    return numberOf(this.#segment);
+  }
+
+  /**
+   * Wakes one of those who wait, the first; as ConditionVariableSignal. Costs no system call and
+   * takes no lock when nobody waits.
+   *
+   * @returns whether there was one. Not counted is who has not got as far as to sleep: that wait
+   * sees that the number has grown, and ends by itself.
+   * @throws {DsmrError} `CLOSED`. `NOT_FOUND`: the signal was dropped. `TIMEOUT`: a stopped process
+   * is in the middle of the same; nobody was notified.
    */
   notify(): boolean {
     return this.#notify(1) > 0;
@@ -186,35 +242,73 @@ export class Signal {
   }
 
   #notify(count: number): number {
-    const segment = this.#open();
-    Atomics.add(new Int32Array(segment.buffer), 0, 1);
+    this.#open();
     try {
-      return segment.notify(0, count);
+      return notify(this.#backend(), this.#segment, count);
     } catch (thrown) {
-      throw ofSignal(this.name, thrown);
+      throw this.#explained(thrown);
     }
+  }
+
+  /**
+   * What comes of a wait that has ended: the number; an error; or undefined, to wait again, since
+   * whoever has ended it has died before the number grew or the signal was dropped.
+   */
+  #outcome(seen: number, outcome: WordWait, timeout: number | undefined): number | undefined {
+    if (outcome === "timed-out") throw this.#late(timeout);
+    let dropped: boolean;
+    let number: number;
+    try {
+      dropped = isDropped(this.#segment);
+      number = numberOf(this.#segment);
+    } catch (thrown) {
+      // Closed since it was woken.
+      throw this.#explained(thrown);
+    }
+    // A notification that came before the end counts.
+    if (number !== seen) return number;
+    if (dropped) throw droppedError(this.name);
+    return undefined;
+  }
+
+  /** Throws what a wait has failed with; unless it is to wait again. */
+  #failed(thrown: unknown): void {
+    if (!(thrown instanceof WaitEnded)) throw this.#explained(thrown);
+    if (isDropped(this.#segment)) throw droppedError(this.name);
+    // Whoever was about to drop it has died before it was.
   }
 
   /**
    * Waits for the next notification, or for one since `since`. Blocks the thread.
    *
-   * @returns the present {@linkcode sequence}.
-   * @throws {DsmrError} `TIMEOUT`. `CLOSED`: also while waiting. `NO_SPACE`: 16,384 waits are
-   * pending in the registry. {@linkcode RangeError}: the timeout, or `since`.
-   * {@linkcode TypeError}: an option of the wrong type.
+   * @returns the present {@linkcode sequence}: never that from before the wait.
+   * @throws {DsmrError} `TIMEOUT`. `CLOSED`, `NOT_FOUND` (the signal was dropped): also while
+   * waiting. `NO_SPACE`: 16,384 waits are pending in the registry. {@linkcode RangeError}: the
+   * timeout, or `since`. {@linkcode TypeError}: an option of the wrong type.
    */
   waitSync(options?: SignalWaitOptions): number {
     const { timeout } = checkWaitOptions(options);
-    const segment = this.#open();
-    const since = checkSince(options?.since) ?? this.sequence;
-    let outcome: string;
-    try {
-      outcome = segment.waitSync(0, since, timeout === undefined ? {} : { timeout });
-    } catch (thrown) {
-      throw ofSignal(this.name, thrown);
+    const until = performance.now() + (timeout ?? Infinity);
+    const since = checkSince(options?.since);
+    const seen = since ?? this.sequence;
+    for (;;) {
+      this.#open();
+      let outcome: WordWait;
+      try {
+        const left = Math.max(until - performance.now(), 0);
+        outcome = this.#backend().parking.waitSync(
+          addressOf(this.#segment),
+          () => mayWait(this.#segment, seen),
+          left,
+          true,
+        );
+      } catch (thrown) {
+        this.#failed(thrown);
+        continue;
+      }
+      const number = this.#outcome(seen, outcome, timeout);
+      if (number !== undefined) return number;
     }
-    if (outcome === "timed-out") throw this.#late(timeout);
-    return this.sequence;
   }
 
   /**
@@ -223,23 +317,34 @@ export class Signal {
    * @throws As {@linkcode waitSync}; the signal's reason.
    */
   async wait(options?: SignalWaitOptions & AsyncWaitOptions): Promise<number> {
-    const waiting = checkWaitOptions(options);
+    const { timeout, signal } = checkWaitOptions(options);
+    const until = performance.now() + (timeout ?? Infinity);
     const since = checkSince(options?.since);
-    waiting.signal?.throwIfAborted();
-    const segment = this.#open();
+    signal?.throwIfAborted();
     const seen = since ?? this.sequence;
-    let outcome: string;
-    try {
-      outcome = await segment.wait(0, seen, waiting);
-    } catch (thrown) {
-      // An abort's reason may be anything, also an error of ours: it stays what it is.
-      const { signal } = waiting;
-      throw signal?.aborted === true && thrown === signal.reason
-        ? thrown
-        : ofSignal(this.name, thrown);
+    for (;;) {
+      this.#open();
+      let outcome: WordWait;
+      try {
+        const left = Math.max(until - performance.now(), 0);
+        outcome = await this.#backend().parking.wait(
+          addressOf(this.#segment),
+          () => mayWait(this.#segment, seen),
+          {
+            timeout: left,
+            isWhole: true,
+            ...(signal === undefined ? {} : { signal }),
+          },
+        );
+      } catch (thrown) {
+        // An abort's reason may be anything, also an error of ours: it stays what it is.
+        if (signal?.aborted === true && thrown === signal.reason) throw thrown;
+        this.#failed(thrown);
+        continue;
+      }
+      const number = this.#outcome(seen, outcome, timeout);
+      if (number !== undefined) return number;
     }
-    if (outcome === "timed-out") throw this.#late(waiting.timeout);
-    return this.sequence;
   }
 
   #late(timeout: number | undefined): DsmrError {
@@ -254,24 +359,21 @@ export class Signal {
    * The notifications from now on. Each turn of the loop gets how many there were since the last:
    * one that comes while the loop's body runs is not missed.
    *
-   * @throws {DsmrError} `CLOSED`. The signal's reason.
+   * `return()` ends it at once, also while a `next()` is pending: that one is the last, or gets the
+   * notification that has woken it already.
+   *
+   * @throws {DsmrError} `CLOSED`. `NOT_FOUND`: the signal was dropped, also while waiting. The
+   * signal's reason.
    */
   notifications(options?: { signal?: AbortSignal }): AsyncIterableIterator<number> {
     const { signal } = checkWaitOptions(options);
-    return this.#iterate(this.sequence, signal === undefined ? {} : { signal });
-  }
-
-  async *#iterate(
-    since: number,
-    options: { signal?: AbortSignal },
-  ): AsyncIterableIterator<number> {
-    for (;;) {
-      const now = await this.wait({ since, ...options });
-      // Who has counted up wakes a moment later. If we have counted that one, it is not news.
-      if (now === since) continue;
-      yield now - since >>> 0;
+    let since = this.sequence;
+    return new Turns(async (signal) => {
+      const now = await this.wait({ since, signal });
+      const count = now - since & NUMBER_MAX;
       since = now;
-    }
+      return count;
+    }, signal === undefined ? {} : { signal });
   }
 
   /**

@@ -38,6 +38,8 @@ export type AsyncCommand =
     how: "notify" | "notifyAll" | "wait" | "waitSync";
     since?: number;
   }
+  /** Reports whether there was one. */
+  | { do: "dropSignal"; name: string }
   /** Notifies in every turn of the loop, until told to go. */
   | { do: "signalUntilGo"; name: string }
   /** Waits on the signal so many times at once. */
@@ -269,6 +271,8 @@ async function perform(command: AsyncCommand): Promise<Report> {
       if (command.how === "waitSync") return { value: signal.waitSync(options) };
       return { value: await signal.wait(options) };
     }
+    case "dropSignal":
+      return { value: opened().dropSignal(command.name) ? 1 : 0 };
     case "signalUntilGo": {
       const signal = opened().signal(command.name);
       let isOver = false;

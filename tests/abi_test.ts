@@ -153,7 +153,7 @@ const layers = [
   ["named_segments.ts", "opening.ts"],
   ["requests.ts"],
   ["changes.ts", "signal.ts"],
-  ["listing.ts"],
+  ["listing.ts", "signal_words.ts"],
   ["backend.ts"],
   ["parking.ts", "web_locks.ts"],
   ["web_locks_arguments.ts"],
@@ -168,7 +168,7 @@ const layers = [
   ["ffi/native.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
   ["ffi/symbols.ts"],
-  ["errors.ts", "promise.ts"],
+  ["errors.ts", "promise.ts", "turns.ts"],
 ];
 
 test("imports in lib point one way: mod, features, seam", () => {

@@ -1,7 +1,7 @@
 /** The async forms of a lock whose memory was overwritten: an outcome or CORRUPT, never a hang. */
 
 import { assert, assertEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { DsmrError, type LockMode, type LWLock, type Registry, type Segment } from "../lib/mod.ts";
 import { assertRefused, observe, Party, turn } from "./_async.ts";
 import { randomFrom } from "./_random.ts";

@@ -1,7 +1,7 @@
 /** Sync and async forms of one lock in one isolate. */
 
 import { assert, assertEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { LockMode } from "../lib/mod.ts";
 import { assertNothingLeft, attach, holder, observe, turn } from "./_async.ts";
 import { assertFails, inScene, succeeded, until } from "./_scene.ts";

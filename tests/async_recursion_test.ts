@@ -1,7 +1,7 @@
 /** Asking for what this very isolate initialises: by a task, by sync code, by the callback itself. */
 
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import type { Segment } from "../lib/mod.ts";
 import { within } from "../lib/wait.ts";
 import { assertRefused, assertRejectedWith, observe, turn } from "./_async.ts";

@@ -1,7 +1,7 @@
 /** Callbacks that never settle: what keeps their locks, and what frees them. */
 
 import { assert, assertEquals } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { assertRefused, attach, observe, party, turn } from "./_async.ts";
 import { assertFails, inScene, succeeded, until } from "./_scene.ts";
 import { runtimes } from "./_spawn.ts";

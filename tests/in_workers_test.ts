@@ -24,7 +24,11 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "async_init_test.ts": [],
   "async_locks_test.ts": [],
   "async_abandoned_test.ts": [],
+  "async_damage_test.ts": [],
+  "async_mixed_test.ts": [],
+  "async_recursion_test.ts": [],
   "async_table_test.ts": [],
+  "async_unsettled_test.ts": [],
   "async_races_test.ts": [
     /waits of one (deno|bun) process on as many locks are all served/,
     /a (deno|bun) process ends by itself when nothing pends, and not before/,
@@ -32,6 +36,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   ],
   "words_test.ts": [],
   "signals_test.ts": [],
+  "signals_drop_test.ts": [],
   "changes_test.ts": [],
   "web_locks_test.ts": [],
   "web_locks_process_test.ts": [
@@ -54,7 +59,10 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "permissions_test.ts": ELSEWHERE,
   "race_test.ts": ELSEWHERE,
   "runtimes_test.ts": ELSEWHERE,
+  "signals_kill_test.ts": ELSEWHERE,
   "storm_test.ts": ELSEWHERE,
+  "words_kill_test.ts": ELSEWHERE,
+  "words_stop_test.ts": ELSEWHERE,
   "workers_test.ts": ELSEWHERE,
 };
 

@@ -82,7 +82,7 @@ test("a wait since a number that was seen misses nothing", () =>
     const signal = scene.open().signal("s");
     const seen = signal.sequence;
     // Another number than the present one: it does not matter which.
-    for (const since of [1, 2 ** 31, 0xffffffff]) {
+    for (const since of [1, 2 ** 30, 2 ** 31 - 1]) {
       assertEquals([await signal.wait({ since }), signal.waitSync({ since })], [0, 0]);
     }
     const waiting = observe(signal.wait({ since: seen }));
@@ -236,7 +236,7 @@ test("options are checked, each by its name", () =>
     const signal = scene.open().signal("s");
     await assertChecksOptions((options) => signal.wait(options));
     assertThrows(() => signal.waitSync({ timeout: -1 }), RangeError, "timeout");
-    for (const since of [-1, 0.5, NaN, Infinity, 2 ** 32]) {
+    for (const since of [-1, 0.5, NaN, Infinity, 2 ** 31]) {
       assertThrows(() => signal.waitSync({ since }), RangeError, "since");
       await assertRejects(() => signal.wait({ since }), RangeError, `${since}`);
     }
@@ -259,15 +259,22 @@ test("options are checked, each by its name", () =>
 
 test("a registry that is full says so of the signal", () =>
   inScene((scene) => {
-    const registry = scene.open({ maxSegments: 1 });
-    registry.getNamedSegmentSync("a", 64);
-    const { message, actual } = assertFails(() => registry.signal("s"), "REGISTRY_FULL");
-    assertSpeaksOf(message, "s");
-    assertEquals(actual, 1);
-    assert(registry.dropSegment("a"));
-    // Room for the signal, but not for who waits for it.
-    const signal = registry.signal("s");
-    assertSpeaksOf(assertFails(() => signal.waitSync(), "REGISTRY_FULL").message, "s");
+    for (const maxSegments of [1, 2]) {
+      const registry = scene.open({ maxSegments }, `full ${maxSegments}`);
+      // Room for those who wait, but not for the signal; or not even that.
+      if (maxSegments === 2) registry.getNamedSegmentSync("a", 64);
+      const { message, actual } = assertFails(() => registry.signal("s"), "REGISTRY_FULL");
+      assertSpeaksOf(message, "s");
+      assertEquals(actual, maxSegments);
+      if (maxSegments === 1) continue;
+      assert(registry.dropSegment("a"));
+      const signal = registry.signal("s");
+      assertEquals(signal.notify(), false);
+      // What is full has room again by a drop.
+      assertFails(() => registry.signal("t"), "REGISTRY_FULL");
+      assert(registry.dropSignal("s"));
+      assertEquals(registry.signal("t").notify(), false);
+    }
   }));
 
 test("close() and destroy() end every wait with CLOSED, and all that comes after", () =>
