@@ -100,8 +100,14 @@ class Records {
   }
 }
 
+/** Undefined: the segment is none of this version's. */
+function recordsOf(segment: Segment): Records | undefined {
+  return segment.size >= RECORDS ? new Records(segment) : undefined;
+}
+
 function put(segment: Segment, { hash, description }: Layout): boolean {
-  const records = new Records(segment);
+  const records = recordsOf(segment);
+  if (records === undefined) return false;
   // Mostly it is there. Without the lock.
   if (records.find(hash) !== undefined) return true;
   const text = new TextEncoder().encode(description);
@@ -148,6 +154,5 @@ export function rememberSync(backend: Backend, layout: Layout): boolean {
 /** The description that was kept under this hash, if any. Never waits, and makes nothing. */
 export function recall(backend: Backend, hash: bigint): string | undefined {
   const segment = backend.current(LAYOUTS_NAME) ?? backend.lookup(LAYOUTS_NAME);
-  if (segment === null || segment.size < RECORDS) return undefined;
-  return new Records(segment).find(hash);
+  return segment === null ? undefined : recordsOf(segment)?.find(hash);
 }

@@ -7,11 +7,24 @@
 import { DsmrError } from "./errors.ts";
 import { describe } from "./ffi/native.ts";
 
-const decoder = new TextDecoder();
+// A byte order mark is text, too: what was written is read.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const encoder = new TextEncoder();
 
 /** Longer ones are for the decoder: a call of it costs about as much as so many steps here. */
 const SHORT = 24;
+/** The same for the encoder. */
+const SHORT_TO_WRITE = 64;
+
+/** Whether it is so short, and so plain, that it is quicker written here. */
+function isShortAscii(text: string): boolean {
+  if (text.length > SHORT_TO_WRITE) return false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 0 || code > 0x7f) return false;
+  }
+  return true;
+}
 
 /** What stands there, up to the first NUL. What is no UTF-8 reads as U+FFFD: never throws. */
 export function readText(bytes: Uint8Array<ArrayBuffer>): string {
@@ -37,6 +50,11 @@ export function readText(bytes: Uint8Array<ArrayBuffer>): string {
 export function writeText(bytes: Uint8Array<ArrayBuffer>, text: string, name: string): void {
   if (typeof text !== "string") {
     throw new TypeError(`Field "${name}" is a text; it cannot be ${describe(text)}.`);
+  }
+  if (text.length <= bytes.length && isShortAscii(text)) {
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    for (let i = text.length; i < bytes.length; i++) bytes[i] = 0;
+    return;
   }
   // Where reading would not give back what was written.
   if (text.includes("\0")) throw new RangeError(`The text for field "${name}" has a NUL in it.`);
