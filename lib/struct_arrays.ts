@@ -29,7 +29,8 @@ function checkIndex(index: number, count: number, name: string): void {
 export class FieldArray<T> implements Iterable<T> {
   readonly #name: string;
   readonly #make: (index: number) => T;
-  readonly #kept: (T | undefined)[] | undefined;
+  /** Stays empty in a long one. */
+  readonly #kept: (T | undefined)[];
 
   /** How many elements there are. */
   readonly length: number;
@@ -43,7 +44,7 @@ export class FieldArray<T> implements Iterable<T> {
     this.#name = name;
     this.#make = make;
     this.length = length;
-    this.#kept = length <= KEPT_MAX ? new Array(length) : undefined;
+    this.#kept = new Array(length <= KEPT_MAX ? length : 0);
   }
 
   /**
@@ -53,13 +54,14 @@ export class FieldArray<T> implements Iterable<T> {
    * {@linkcode Segment.lockAt} does.
    */
   at(index: number): T {
-    return this.#kept?.[index] ?? this.#first(index);
+    const kept = this.#kept[index];
+    return kept === undefined ? this.#first(index) : kept;
   }
 
   #first(index: number): T {
     checkIndex(index, this.length, this.#name);
     const element = this.#make(index);
-    if (this.#kept !== undefined) this.#kept[index] = element;
+    if (this.length <= KEPT_MAX) this.#kept[index] = element;
     return element;
   }
 
@@ -71,7 +73,7 @@ export class FieldArray<T> implements Iterable<T> {
 
 /** Texts of fixed size, one behind the other. */
 export class TextArray implements Iterable<string> {
-  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #view: DataView;
   readonly #size: number;
   readonly #name: string;
 
@@ -83,19 +85,11 @@ export class TextArray implements Iterable<string> {
    *
    * @ignore
    */
-  constructor(bytes: Uint8Array<ArrayBuffer>, size: number, length: number, name: string) {
-    this.#bytes = bytes;
+  constructor(view: DataView, size: number, length: number, name: string) {
+    this.#view = view;
     this.#size = size;
     this.#name = name;
     this.length = length;
-  }
-
-  #of(index: number): Uint8Array<ArrayBuffer> {
-    checkIndex(index, this.length, this.#name);
-    // Unlike subarray it throws when the buffer is detached.
-    const { buffer, byteOffset } = this.#bytes;
-    if (buffer.detached) throw new TypeError(`Field "${this.#name}" is of a detached buffer.`);
-    return new Uint8Array(buffer, byteOffset + index * this.#size, this.#size);
   }
 
   /**
@@ -104,7 +98,8 @@ export class TextArray implements Iterable<string> {
    * @throws {RangeError} there is no such element. {@linkcode TypeError}: the buffer is detached.
    */
   at(index: number): string {
-    return readText(this.#of(index));
+    checkIndex(index, this.length, this.#name);
+    return readText(this.#view, index * this.#size, this.#size);
   }
 
   /**
@@ -114,7 +109,9 @@ export class TextArray implements Iterable<string> {
    * {@linkcode TypeError}: the buffer is detached.
    */
   set(index: number, value: string): void {
-    writeText(this.#of(index), value, `${this.#name}[${index}]`);
+    checkIndex(index, this.length, this.#name);
+    const name = `${this.#name}[${index}]`;
+    writeText(this.#view, index * this.#size, this.#size, value, name);
   }
 
   /** All of them, from the first on. */

@@ -24,13 +24,6 @@ import { readText, writeText } from "./struct_text.ts";
 /** Bytes that a struct may have, and elements that an array may. */
 export const SIZE_MAX = 2 ** 40;
 
-/** A getter of DataView: views do not inherit it. */
-function getterOf<T>(name: "buffer" | "byteOffset"): (this: DataView) => T {
-  return Object.getOwnPropertyDescriptor(DataView.prototype, name)?.get as (this: DataView) => T;
-}
-const bufferOf = getterOf<ArrayBuffer>("buffer");
-const offsetOf = getterOf<number>("byteOffset");
-
 class AtomicNumberField extends ObjectField<AtomicNumber> {
   readonly #array: typeof Int32Array | typeof Uint32Array;
 
@@ -125,15 +118,12 @@ class TextField extends ValueField<string> {
 
   override accessor(offset: number, name: string): Accessor<string> {
     const { size } = this;
-    // Throws on a detached buffer.
-    const bytesOf = (view: DataView) =>
-      new Uint8Array(bufferOf.call(view), offsetOf.call(view) + offset, size);
     return {
       get(): string {
-        return readText(bytesOf(this));
+        return readText(this, offset, size);
       },
       set(value: string): void {
-        writeText(bytesOf(this), value, name);
+        writeText(this, offset, size, value, name);
       },
     };
   }
@@ -227,7 +217,9 @@ class ArrayField<T> extends ObjectField<T> {
  * @throws {DsmrError} `SIZE_INVALID`: the count. {@linkcode TypeError}: the element is no field.
  */
 export function array<T, A>(element: ScalarField<T, A>, count: number): ObjectField<A>;
+/** Of texts. */
 export function array(element: ValueField<string>, count: number): ObjectField<TextArray>;
+/** Of all else. */
 export function array<T>(element: ObjectField<T>, count: number): ObjectField<FieldArray<T>>;
 export function array(element: Field<unknown>, count: number): ObjectField<unknown> {
   if (!(element instanceof Field)) {
@@ -245,7 +237,7 @@ export function array(element: Field<unknown>, count: number): ObjectField<unkno
   }
   if (element instanceof TextField) {
     return new ArrayField(element, count, (place, name) => {
-      const all = new Uint8Array(place.buffer, place.offset, count * size);
+      const all = new DataView(place.buffer, place.offset, count * size);
       return new TextArray(all, size, count, name);
     });
   }

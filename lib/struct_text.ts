@@ -13,12 +13,11 @@ const encoder = new TextEncoder();
 
 /** Longer ones are for the decoder: a call of it costs about as much as so many steps here. */
 const SHORT = 24;
-/** The same for the encoder. */
+/** The same for the encoder: larger fields are filled by it. */
 const SHORT_TO_WRITE = 64;
 
-/** Whether it is so short, and so plain, that it is quicker written here. */
-function isShortAscii(text: string): boolean {
-  if (text.length > SHORT_TO_WRITE) return false;
+/** Whether its bytes are its characters; not if there is a NUL. */
+function isAscii(text: string): boolean {
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i);
     if (code === 0 || code > 0x7f) return false;
@@ -26,18 +25,37 @@ function isShortAscii(text: string): boolean {
   return true;
 }
 
-/** What stands there, up to the first NUL. What is no UTF-8 reads as U+FFFD: never throws. */
-export function readText(bytes: Uint8Array<ArrayBuffer>): string {
+const { getUint8, setUint8 } = DataView.prototype;
+
+/** A getter of DataView: views of structs do not inherit it. */
+function getterOf<T>(name: "buffer" | "byteOffset"): (this: DataView) => T {
+  return Object.getOwnPropertyDescriptor(DataView.prototype, name)?.get as (this: DataView) => T;
+}
+const bufferOf = getterOf<ArrayBuffer>("buffer");
+const byteOffsetOf = getterOf<number>("byteOffset");
+
+/** So many bytes of what is a DataView inside. Throws if its buffer is detached. */
+function bytesOf(view: DataView, offset: number, size: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bufferOf.call(view), byteOffsetOf.call(view) + offset, size);
+}
+
+/**
+ * What stands there, up to the first NUL. What is no UTF-8 reads as U+FFFD.
+ *
+ * @throws {TypeError} the buffer is detached.
+ */
+export function readText(view: DataView, offset: number, size: number): string {
   let text = "";
-  const short = Math.min(bytes.length, SHORT);
+  const short = Math.min(size, SHORT);
   let i = 0;
   for (; i < short; i++) {
-    const byte = bytes[i] ?? 0;
+    const byte = getUint8.call(view, offset + i);
     if (byte === 0) return text;
     if (byte > 0x7f) break;
     text += String.fromCharCode(byte);
   }
-  if (i === bytes.length) return text;
+  if (i === size) return text;
+  const bytes = bytesOf(view, offset, size);
   const end = bytes.indexOf(0);
   return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end));
 }
@@ -47,13 +65,19 @@ export function readText(bytes: Uint8Array<ArrayBuffer>): string {
  *
  * @param name The field's, for errors.
  */
-export function writeText(bytes: Uint8Array<ArrayBuffer>, text: string, name: string): void {
+export function writeText(
+  view: DataView,
+  offset: number,
+  size: number,
+  text: string,
+  name: string,
+): void {
   if (typeof text !== "string") {
     throw new TypeError(`Field "${name}" is a text; it cannot be ${describe(text)}.`);
   }
-  if (text.length <= bytes.length && isShortAscii(text)) {
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    for (let i = text.length; i < bytes.length; i++) bytes[i] = 0;
+  if (size <= SHORT_TO_WRITE && text.length <= size && isAscii(text)) {
+    for (let i = 0; i < text.length; i++) setUint8.call(view, offset + i, text.charCodeAt(i));
+    for (let i = text.length; i < size; i++) setUint8.call(view, offset + i, 0);
     return;
   }
   // Where reading would not give back what was written.
@@ -64,14 +88,15 @@ export function writeText(bytes: Uint8Array<ArrayBuffer>, text: string, name: st
     );
   }
   const encoded = encoder.encode(text);
-  if (encoded.length > bytes.length) {
+  if (encoded.length > size) {
     throw new DsmrError(
       "SIZE_INVALID",
       `The text for field "${name}" takes ${encoded.length} bytes as UTF-8; the field has ` +
-        `${bytes.length}. Shorten it, or make the field larger.`,
-      { actual: bytes.length, requested: encoded.length },
+        `${size}. Shorten it, or make the field larger.`,
+      { actual: size, requested: encoded.length },
     );
   }
+  const bytes = bytesOf(view, offset, size);
   bytes.set(encoded);
   bytes.fill(0, encoded.length);
 }
