@@ -35,9 +35,14 @@ const RECORD_HEADER = 16;
 /** A longer description would take the room of many others. */
 const TEXT_MAX = 8192;
 
-/** Not kept, and nobody's fault: no room, or somebody who is stopped is in the way. */
-const isHarmless: readonly DsmrErrorCode[] = [
+/**
+ * Not kept or not found, and the caller goes on without: no room, somebody who is stopped in the way, or
+ * a segment that is damaged or another's.
+ */
+const HARMLESS: readonly DsmrErrorCode[] = [
+  "CORRUPT",
   "NO_SPACE",
+  "PERMISSION",
   "REGISTRY_FULL",
   "SIZE_MISMATCH",
   "TIMEOUT",
@@ -123,8 +128,8 @@ function put(segment: Segment, { hash, description }: Layout): boolean {
   }
 }
 
-function excuse(cause: unknown): false {
-  if (cause instanceof DsmrError && isHarmless.includes(cause.code)) return false;
+function excuse<Result>(cause: unknown, result: Result): Result {
+  if (cause instanceof DsmrError && HARMLESS.includes(cause.code)) return result;
   throw cause;
 }
 
@@ -138,7 +143,7 @@ export async function remember(backend: Backend, layout: Layout): Promise<boolea
   try {
     return put(await backend.ownSegment(LAYOUTS_NAME, LAYOUTS_SIZE), layout);
   } catch (cause) {
-    return excuse(cause);
+    return excuse(cause, false);
   }
 }
 
@@ -147,12 +152,20 @@ export function rememberSync(backend: Backend, layout: Layout): boolean {
   try {
     return put(backend.ownSegmentSync(LAYOUTS_NAME, LAYOUTS_SIZE), layout);
   } catch (cause) {
-    return excuse(cause);
+    return excuse(cause, false);
   }
 }
 
-/** The description that was kept under this hash, if any. Never waits, and makes nothing. */
+/**
+ * The description that was kept under this hash, if any. Never waits, and makes nothing.
+ *
+ * @throws {DsmrError} As {@linkcode remember}.
+ */
 export function recall(backend: Backend, hash: bigint): string | undefined {
-  const segment = backend.current(LAYOUTS_NAME) ?? backend.lookup(LAYOUTS_NAME);
-  return segment === null ? undefined : recordsOf(segment)?.find(hash);
+  try {
+    const segment = backend.current(LAYOUTS_NAME) ?? backend.lookup(LAYOUTS_NAME);
+    return segment === null ? undefined : recordsOf(segment)?.find(hash);
+  } catch (cause) {
+    return excuse(cause, undefined);
+  }
 }

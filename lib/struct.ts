@@ -5,7 +5,8 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { describe } from "./ffi/native.ts";
+import { describe, messageOf } from "./ffi/native.ts";
+import { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
 import { Field, ObjectField, PLACE, type ValueField } from "./struct_field.ts";
 import { SIZE_MAX } from "./struct_fields.ts";
 import { describeLayout, hashOf, type Layout } from "./struct_layout.ts";
@@ -196,6 +197,23 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
   }
 }
 
+/** How consoles show a view: as a plain object, whose fields they would not find otherwise. */
+const INSPECT = Symbol.for("nodejs.util.inspect.custom");
+
+function shown(view: object, entries: readonly [string, Field<unknown>][]): object {
+  const read = (name: string, field: Field<unknown>): unknown => {
+    // Looking must not fail: there may be no lock yet, or the segment may be gone.
+    if (field.accessor(0, name) !== undefined && !field.isAssignable) return field.type;
+    try {
+      const value: unknown = Reflect.get(view, name);
+      return value instanceof AtomicNumber || value instanceof AtomicBigint ? value.load() : value;
+    } catch (cause) {
+      return messageOf(cause);
+    }
+  };
+  return Object.fromEntries(entries.map(([name, field]) => [name, read(name, field)]));
+}
+
 /**
  * Makes the function that makes views: numbers, texts and locks are accessors on their prototype,
  * everything else is made with the view, and fixed.
@@ -215,6 +233,11 @@ function viewMaker<F extends Fields>(
     if (accessor === undefined) objects.push([name, field, offset]);
     else Object.defineProperty(prototype, name, { ...accessor, enumerable: true });
   }
+  Object.defineProperty(prototype, INSPECT, {
+    value(this: object): object {
+      return shown(this, entries);
+    },
+  });
   const Instance = function (): void {};
   Instance.prototype = prototype;
   return (place, path) => {

@@ -1,6 +1,8 @@
 /** Layouts: their descriptions and hashes, what differs in words, and the store of them. */
 
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
+import { truncateSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Backend } from "../lib/backend.ts";
 import { LAYOUTS_NAME, LAYOUTS_SIZE, recall, remember, rememberSync } from "../lib/layouts.ts";
@@ -217,6 +219,24 @@ test("damaged content is ignored, whatever it is", () =>
     scene.atEnd(() => other.release());
     other.ownSegmentSync(LAYOUTS_NAME, 4);
     assertEquals([recall(other, 1n), rememberSync(other, layoutOf(1))], [undefined, false]);
+  }));
+
+test("a segment whose file is damaged: not found, not kept, and no error", () =>
+  inScene((scene) => {
+    const first = Backend.open(scene.dir, "test", "", openOptions);
+    const files = scene.files();
+    assertEquals(rememberSync(first, layoutOf(1)), true);
+    const [file, ...others] = scene.files().filter((name) => !files.includes(name));
+    assert(file !== undefined && others.length === 0, `not one new file: ${others}`);
+    const keeper = Backend.open(scene.dir, "test", "keeper", openOptions);
+    scene.atEnd(() => keeper.release());
+    first.release();
+    const path = join(scene.dir, file);
+    assertEquals(recall(open(scene, "before"), layoutOf(1).hash), layoutOf(1).description);
+    truncateSync(path, 0);
+    const second = open(scene, "after");
+    assertEquals(recall(second, layoutOf(1).hash), undefined);
+    assertEquals(rememberSync(second, layoutOf(2)), false);
   }));
 
 /** Runs a member; resolves to what it said, or how it ended. */

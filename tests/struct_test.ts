@@ -1,7 +1,8 @@
 /** Typed views: where fields lie, what they read and take, and what is refused. */
 
-import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
 import { test } from "node:test";
+import { inspect } from "node:util";
 import {
   array,
   atomicI32,
@@ -320,6 +321,29 @@ test("nested structs are views, and no property is added or replaced", () => {
   }
   assertEquals(loose.getUint8, undefined);
   assert(view.hits instanceof AtomicNumber);
+});
+
+test("a console shows the fields, whatever state they are in", () => {
+  const layout = struct({
+    a: u8,
+    b: text(4),
+    c: atomicU32,
+    d: u64,
+    e: struct({ x: f64 }),
+    f: lwlock,
+  });
+  const target = over(layout);
+  const view = layout.view(target);
+  Object.assign(view, { a: 7, b: "abc", d: 5n });
+  view.e.x = 1.5;
+  view.c.store(9);
+  assertEquals(
+    inspect(view).replaceAll(/\s+/g, " "),
+    '{ a: 7, b: "abc", c: 9, d: 5n, e: { x: 1.5 }, f: "lwlock" }'
+      .replaceAll('"', inspect("")[0] ?? ""),
+  );
+  target.buffer.transfer();
+  assertMatch(inspect(view), /detached/);
 });
 
 test("the compiler knows what each field is", () => {
