@@ -112,8 +112,8 @@ async function measure(dir: string): Promise<void> {
   const async = await measureAsync(dir, progress);
   progress("fields of a struct in Deno and Bun");
   const fields = [
-    await run(deno, ["run", "--allow-all", "bench/struct.ts"]),
-    await run(bun, ["run", "bench/struct.ts"]),
+    await run(deno, ["run", "--allow-all", "bench/struct.ts", dir]),
+    await run(bun, ["run", "bench/struct.ts", dir]),
   ];
   progress("starting processes");
   Registry.openSync("start", { dir }).close();

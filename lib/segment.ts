@@ -28,6 +28,8 @@ export let forgetLocks: (segment: Segment) => void;
 export let backendOfSegment: (segment: Segment) => Backend;
 /** What mends the data when the segment's lock was abandoned. */
 export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
+/** As `initLock`, for many: without a handle and an object for each. */
+export let makeLock: (segment: Segment, byteOffset: number, tranche: Tranche) => void;
 
 /**
  * A segment that this backend has attached. Comes from
@@ -57,6 +59,7 @@ export class Segment implements Disposable {
       if (segment.#lock !== undefined) forgetHolds(segment.#lock);
       for (const lock of segment.#locks.values()) forgetHolds(lock);
     };
+    makeLock = (segment, byteOffset, tranche) => segment.#makeLock(byteOffset, tranche);
     setRepair = (segment, repair) => {
       if (repair !== undefined) segment.#repair = repair;
     };
@@ -162,6 +165,11 @@ export class Segment implements Disposable {
    * ```
    */
   initLock(byteOffset: number, tranche: Tranche): LWLock {
+    this.#makeLock(byteOffset, tranche);
+    return this.lockAt(byteOffset);
+  }
+
+  #makeLock(byteOffset: number, tranche: Tranche): void {
     void this.buffer;
     if (!(tranche instanceof Tranche)) {
       throw new TypeError(`The tranche is ${describe(tranche)}, not a Tranche of newTranche().`);
@@ -176,7 +184,6 @@ export class Segment implements Disposable {
     const { calls, error } = native();
     const [low, high] = halves(byteOffset);
     check(calls.dsmr_lock_init(this.#handle, low, high, tranche.id, error.bytes));
-    return this.lockAt(byteOffset);
   }
 
   /**

@@ -6,6 +6,7 @@
 
 import { DsmrError } from "./errors.ts";
 import { describe, messageOf } from "./ffi/native.ts";
+import { makeLock } from "./segment.ts";
 import { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
 import { Field, ObjectField, PLACE, type ValueField } from "./struct_field.ts";
 import { SIZE_MAX } from "./struct_fields.ts";
@@ -192,7 +193,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     }
     const place = placeIn(target, byteOffset, this.size, this.align);
     const segment = place.segment("A lock");
-    for (const offset of this.locks(place.offset)) segment.initLock(offset, tranche);
+    for (const offset of this.locks(place.offset)) makeLock(segment, offset, tranche);
     return this.#make(place, "");
   }
 }
