@@ -282,7 +282,7 @@ function viewMaker<F extends Fields>(
  *
  * Numbers are stored as a typed array stores them: cut to the size of the field, `1.5` in a `u32` is 1
  * and `2 ** 32` is 0; a number for a bigint, or a bigint for a number, is a `TypeError`. A check would
- * cost three times what the store does. All accesses but the atomic ones are plain: where several
+ * cost more than the store itself. All accesses but the atomic ones are plain: where several
  * processes change a field, use an atomic or a lock.
  *
  * @throws {DsmrError} `NAME_INVALID`: a field's name is no identifier. `SIZE_INVALID`: no fields, or
