@@ -209,6 +209,14 @@ test("damaged content is ignored, whatever it is", () =>
         assert(found === undefined || found === layoutOf(4).description, `byte ${at}`);
       }
     }
+    // Less counts than the last record has; and what no writer would have left.
+    const words = new Int32Array(buffer);
+    const recalled = () => layouts.map(({ hash }) => recall(backend, hash) !== undefined);
+    all.set(good);
+    words[0] = used - 8;
+    assertEquals(recalled(), [true, true, false]);
+    words[0] = used - 1;
+    assertEquals([...recalled(), rememberSync(backend, layoutOf(5))], [false, false, false, false]);
     all.fill(0xff);
     assertEquals([rememberSync(backend, layoutOf(5)), recall(backend, layoutOf(1).hash)], [
       false,
@@ -290,3 +298,21 @@ for (const runtime of runtimes) {
       assertEquals(recall(backend, layoutOf(21).hash), layoutOf(21).description);
     }));
 }
+
+test("many processes at once: what is kept is whole, and there once", () =>
+  inScene(async (scene) => {
+    const backend = open(scene);
+    // Two of each.
+    const numbers = [1, 2, 3, 1, 2, 3];
+    const said = await Promise.all(
+      numbers.map((number, i) => run(scene, runtimes[i % 2] ?? "deno", 100, number)),
+    );
+    // One that met another inside for too long has not kept it, and has stored nothing.
+    for (const what of said) assertMatch(what, /^(true [04]|false 0)$/);
+    const kept = numbers.filter((_, i) => said[i]?.startsWith("true"));
+    assert(kept.length > 0, `nobody got in: ${said}`);
+    for (const number of kept) {
+      assertEquals(recall(backend, layoutOf(number).hash), layoutOf(number).description);
+    }
+    assertEquals(said.filter((what) => what === "true 4").length, new Set(kept).size);
+  }));
