@@ -6,11 +6,12 @@
  * changed once it counts. How many bytes count stands in one word, `used`, which is the only thing
  * that is ever overwritten, under the segment's lock.
  *
- * What others see if a writer dies: before the lock, nothing. With the lock, while it writes a record,
- * bytes behind `used`, at which nobody looks; the next writer gets the lock abandoned, finds nothing
- * to repair, and writes over them. After the store of `used`, a record that is whole: the store is
- * sequentially consistent and comes last, so whoever loads the new `used` sees the bytes before it.
- * Readers take no lock: they load `used` once, and what is before it stays as it is.
+ * What others see if a writer dies: before the lock, nothing. With the lock, while it writes a
+ * record, bytes behind `used`, at which nobody looks; the next writer gets the lock abandoned,
+ * finds nothing to repair, and writes over them. After the store of `used`, a record that is whole:
+ * the store is sequentially consistent and comes last, so whoever loads the new `used` sees the
+ * bytes before it. Readers take no lock: they load `used` once, and what is before it stays as it
+ * is.
  *
  * It is a help and no more: no room, no lock at once, or a segment that makes no sense, and the
  * description is just not kept, or not found. A record counts only if its text has its hash.
@@ -36,8 +37,8 @@ const RECORD_HEADER = 16;
 const TEXT_MAX = 8192;
 
 /**
- * Not kept or not found, and the caller goes on without: no room, somebody who is stopped in the way, or
- * a segment that is damaged or another's.
+ * Not kept or not found, and the caller goes on without: no room, somebody who is stopped in the
+ * way, or a segment that is damaged or another's.
  */
 const HARMLESS: readonly DsmrErrorCode[] = [
   "CORRUPT",

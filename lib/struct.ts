@@ -259,7 +259,7 @@ function viewMaker<F extends Fields>(
 
 /**
  * Defines what is where in a stretch of shared memory, and gives views of it: objects with a plain
- * property for each field, as fast as typed arrays indexed by hand.
+ * property for each field, which costs about what a typed array indexed by hand does.
  *
  * | field | read as | bytes |
  * |---|---|---|
@@ -276,17 +276,17 @@ function viewMaker<F extends Fields>(
  * | `array(other, n)` | {@linkcode FieldArray}: `view.slots.at(3).key` | |
  * | another struct | its view | |
  *
- * Fields lie as in C: in their order, each at a multiple of its alignment (its size; of an array its
- * element's, of a struct its largest field's, of texts and bytes 1), the whole rounded up to the
- * largest. So a C struct with the same fields has the same offsets.
+ * Fields lie as in C: in their order, each at a multiple of its alignment (its size; of an array
+ * its element's, of a struct its largest field's, of texts and bytes 1), the whole rounded up to
+ * the largest. So a C struct with the same fields has the same offsets.
  *
- * Numbers are stored as a typed array stores them: cut to the size of the field, `1.5` in a `u32` is 1
- * and `2 ** 32` is 0; a number for a bigint, or a bigint for a number, is a `TypeError`. A check would
- * cost more than the store itself. All accesses but the atomic ones are plain: where several
- * processes change a field, use an atomic or a lock.
+ * Numbers are stored as a typed array stores them: cut to the size of the field, `1.5` in a `u32`
+ * is 1 and `2 ** 32` is 0; a number for a bigint, or a bigint for a number, is a `TypeError`. A
+ * check would cost more than the store itself. All accesses but the atomic ones are plain: where
+ * several processes change a field, use an atomic or a lock.
  *
- * @throws {DsmrError} `NAME_INVALID`: a field's name is no identifier. `SIZE_INVALID`: no fields, or
- * more than 2 to the 40 bytes. {@linkcode TypeError}: something is no field.
+ * @throws {DsmrError} `NAME_INVALID`: a field's name is no identifier. `SIZE_INVALID`: no fields,
+ * or more than 2 to the 40 bytes. {@linkcode TypeError}: something is no field.
  *
  * @example
  * ```ts

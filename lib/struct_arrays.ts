@@ -23,8 +23,8 @@ function checkIndex(index: number, count: number, name: string): void {
 
 /**
  * Elements that are objects: structs, locks, atomics, arrays. The object of an element is made when
- * it is first asked for, and kept, up to 65,536 elements; in longer arrays it is made each time, and
- * one that is used in a loop is best held by the program.
+ * it is first asked for, and kept, up to 65,536 elements; in longer arrays it is made each time,
+ * and one that is used in a loop is best held by the program.
  */
 export class FieldArray<T> implements Iterable<T> {
   readonly #name: string;

@@ -138,8 +138,8 @@ class TextField extends ValueField<string> {
  * has no NUL when it is full. It is assigned whole or not at all: too long is an error, and
  * never a text that was cut. It is no atomic: use a lock where others read it meanwhile.
  *
- * Assigning throws a {@linkcode DsmrError} `SIZE_INVALID` for one that is too long, a `RangeError` for
- * one with a NUL or half a surrogate pair. Reading what is no UTF-8 gives U+FFFD for it.
+ * Assigning throws a {@linkcode DsmrError} `SIZE_INVALID` for one that is too long, a `RangeError`
+ * for one with a NUL or half a surrogate pair. Reading what is no UTF-8 gives U+FFFD for it.
  *
  * @param size In bytes, 1 or more.
  * @throws {DsmrError} `SIZE_INVALID`: the size.
@@ -209,9 +209,9 @@ class ArrayField<T> extends ObjectField<T> {
 }
 
 /**
- * So many of another field, one behind the other; C's `element[count]`. Of numbers and bigints it is the typed
- * array itself, of booleans a `Uint8Array`; of texts a {@linkcode TextArray}; of all else, such as
- * structs, a {@linkcode FieldArray}.
+ * So many of another field, one behind the other; C's `element[count]`. Of numbers and bigints it
+ * is the typed array itself, of booleans a `Uint8Array`; of texts a {@linkcode TextArray}; of all
+ * else, such as structs, a {@linkcode FieldArray}.
  *
  * @param count 1 or more.
  * @throws {DsmrError} `SIZE_INVALID`: the count. {@linkcode TypeError}: the element is no field.

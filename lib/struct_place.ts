@@ -55,8 +55,8 @@ export class Place {
     if (this.#segment !== undefined) return this.#segment;
     throw new DsmrError(
       "UNSUPPORTED",
-      `${what} needs a segment, and this view is over a mere buffer. Make the view of the segment, ` +
-        "or of { segment, byteOffset }.",
+      `${what} needs a segment, and this view is over a mere buffer. Make the view of the ` +
+        "segment, or of { segment, byteOffset }.",
     );
   }
 

@@ -1,6 +1,6 @@
 /**
- * A process that remembers layouts, and dies at a store of its: arguments are the directory, how many
- * stores it may do, and the number of the layout. Prints what came of it, if it comes to that.
+ * A process that remembers layouts, and dies at a store of its: arguments are the directory, how
+ * many stores it may do, and the number of the layout. Prints what came of it, if it comes to that.
  *
  * @module
  */
