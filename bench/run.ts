@@ -110,6 +110,11 @@ async function measure(dir: string): Promise<void> {
   const inBun = parseTimes(await run(bun, ["run", "bench/in_process.ts", dir]));
   const locks = await measureLocks(dir, progress);
   const async = await measureAsync(dir, progress);
+  progress("fields of a struct in Deno and Bun");
+  const fields = [
+    await run(deno, ["run", "--allow-all", "bench/struct.ts", dir]),
+    await run(bun, ["run", "bench/struct.ts", dir]),
+  ];
   progress("starting processes");
   Registry.openSync("start", { dir }).close();
   const start = await startTimes(dir);
@@ -123,6 +128,7 @@ async function measure(dir: string): Promise<void> {
   printSegments(c, inDeno, inBun);
   printLocks(locks);
   printAsync(async);
+  for (const text of fields) console.log(text.trimEnd());
   printStart(start);
 }
 

@@ -42,6 +42,43 @@ export type {
 export type { WordWait } from "./parking.ts";
 export { type Lifetime, Segment } from "./segment.ts";
 export { Signal, type SignalWaitOptions } from "./signal.ts";
+export {
+  type Fields,
+  type Struct,
+  struct,
+  type StructInitOptions,
+  type ValueOf,
+  type View,
+} from "./struct.ts";
+export { FieldArray, TextArray } from "./struct_arrays.ts";
+export { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
+export type { Field, ObjectField, ValueField } from "./struct_field.ts";
+export {
+  array,
+  atomicI32,
+  atomicI64,
+  atomicU32,
+  atomicU64,
+  bytes,
+  lwlock,
+  text,
+} from "./struct_fields.ts";
+export { differences, type Layout } from "./struct_layout.ts";
+export type { ViewTarget } from "./struct_place.ts";
+export {
+  bool,
+  f32,
+  f64,
+  i16,
+  i32,
+  i64,
+  i8,
+  type ScalarField,
+  u16,
+  u32,
+  u64,
+  u8,
+} from "./struct_scalars.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
 export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";

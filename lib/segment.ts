@@ -30,6 +30,8 @@ export let backendOfSegment: (segment: Segment) => Backend;
 export let idOf: (segment: Segment) => number;
 /** What mends the data when the segment's lock was abandoned. */
 export let setRepair: (segment: Segment, repair: Repair | undefined) => void;
+/** As `initLock`, for many: without a handle and an object for each. */
+export let makeLock: (segment: Segment, byteOffset: number, tranche: Tranche) => void;
 
 /**
  * A segment that this backend has attached. Comes from
@@ -60,6 +62,7 @@ export class Segment implements Disposable {
       if (segment.#lock !== undefined) forgetHolds(segment.#lock);
       for (const lock of segment.#locks.values()) forgetHolds(lock);
     };
+    makeLock = (segment, byteOffset, tranche) => segment.#makeLock(byteOffset, tranche);
     setRepair = (segment, repair) => {
       if (repair !== undefined) segment.#repair = repair;
     };
@@ -175,6 +178,11 @@ export class Segment implements Disposable {
    * ```
    */
   initLock(byteOffset: number, tranche: Tranche): LWLock {
+    this.#makeLock(byteOffset, tranche);
+    return this.lockAt(byteOffset);
+  }
+
+  #makeLock(byteOffset: number, tranche: Tranche): void {
     void this.buffer;
     if (!(tranche instanceof Tranche)) {
       throw new TypeError(`The tranche is ${describe(tranche)}, not a Tranche of newTranche().`);
@@ -189,7 +197,6 @@ export class Segment implements Disposable {
     const { calls, error } = native();
     const [low, high] = halves(byteOffset);
     check(calls.dsmr_lock_init(this.#handle, low, high, tranche.id, error.bytes));
-    return this.lockAt(byteOffset);
   }
 
   /**

@@ -1,0 +1,121 @@
+/**
+ * Arrays of what is no number: of structs, locks, atomics, texts.
+ *
+ * @module
+ */
+
+import { describe } from "./ffi/native.ts";
+import { readText, writeText } from "./struct_text.ts";
+
+/** Longer arrays make the object for an element anew each time: kept, they would fill the heap. */
+const KEPT_MAX = 65_536;
+
+function checkIndex(index: number, count: number, name: string): void {
+  // Fails for what is no number, too.
+  if (index >= 0 && index < count && Number.isInteger(index)) return;
+  if (typeof index !== "number") {
+    throw new TypeError(`An index of field "${name}" is ${describe(index)}.`);
+  }
+  throw new RangeError(
+    `Field "${name}" has elements 0 to ${count - 1}; there is no element ${index}.`,
+  );
+}
+
+/**
+ * Elements that are objects: structs, locks, atomics, arrays. The object of an element is made when
+ * it is first asked for, and kept, up to 65,536 elements; in longer arrays it is made each time,
+ * and one that is used in a loop is best held by the program.
+ */
+export class FieldArray<T> implements Iterable<T> {
+  readonly #name: string;
+  readonly #make: (index: number) => T;
+  /** Stays empty in a long one. */
+  readonly #kept: (T | undefined)[];
+
+  /** How many elements there are. */
+  readonly length: number;
+
+  /**
+   * Internal: made by a view, never by hand.
+   *
+   * @ignore
+   */
+  constructor(name: string, length: number, make: (index: number) => T) {
+    this.#name = name;
+    this.#make = make;
+    this.length = length;
+    this.#kept = new Array(length <= KEPT_MAX ? length : 0);
+  }
+
+  /**
+   * The element. Unlike an array's `at`, it does not count from the end.
+   *
+   * @throws {RangeError} there is no such element. What the element throws: a lock what
+   * {@linkcode Segment.lockAt} does.
+   */
+  at(index: number): T {
+    const kept = this.#kept[index];
+    return kept === undefined ? this.#first(index) : kept;
+  }
+
+  #first(index: number): T {
+    checkIndex(index, this.length, this.#name);
+    const element = this.#make(index);
+    if (this.length <= KEPT_MAX) this.#kept[index] = element;
+    return element;
+  }
+
+  /** All elements, from the first on. */
+  *[Symbol.iterator](): Iterator<T> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+}
+
+/** Texts of fixed size, one behind the other. */
+export class TextArray implements Iterable<string> {
+  readonly #view: DataView;
+  readonly #size: number;
+  readonly #name: string;
+
+  /** How many there are. */
+  readonly length: number;
+
+  /**
+   * Internal: made by a view, never by hand.
+   *
+   * @ignore
+   */
+  constructor(view: DataView, size: number, length: number, name: string) {
+    this.#view = view;
+    this.#size = size;
+    this.#name = name;
+    this.length = length;
+  }
+
+  /**
+   * The text at this index.
+   *
+   * @throws {RangeError} there is no such element. {@linkcode TypeError}: the buffer is detached.
+   */
+  at(index: number): string {
+    checkIndex(index, this.length, this.#name);
+    return readText(this.#view, index * this.#size, this.#size);
+  }
+
+  /**
+   * Puts a text there, whole or not at all.
+   *
+   * @throws As assigning to a {@linkcode text}. {@linkcode RangeError}: there is no such element.
+   * {@linkcode TypeError}: the buffer is detached.
+   */
+  set(index: number, value: string): void {
+    checkIndex(index, this.length, this.#name);
+    const name = `${this.#name}[${index}]`;
+    writeText(this.#view, index * this.#size, this.#size, value, name);
+  }
+
+  /** All of them, from the first on. */
+  *[Symbol.iterator](): Iterator<string> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+}
