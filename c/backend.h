@@ -93,9 +93,6 @@ _Atomic uint32_t *backend_bell(const struct control *control, uint32_t slot);
 uint32_t backend_reap_dead(struct control *control, uint32_t own_slot);
 #define SLOT_NONE UINT32_MAX
 
-/* The database's row, or NULL. */
-const struct database_row *backend_database(const struct control *control, uint32_t database_id);
-
 /* Starts the library in this process; every public call that needs no handle begins so. */
 int32_t backend_start_process(dsmr_error *error);
 

@@ -3,7 +3,7 @@
  */
 #include "dsmr.h"
 
-#include "backend.h"
+#include "database.h"
 #include "entry.h"
 #include "os.h"
 #include "status.h"
@@ -179,10 +179,10 @@ static void describe_backend(const struct control *control, uint32_t slot,
   info->attached_ns = row->attached_ns;
   memcpy(info->label, row->label, sizeof info->label);
   info->label_length = text_length(info->label, sizeof info->label);
-  const struct database_row *database = backend_database(control, row->database_id);
+  const struct database_row *database = database_row_of(control, row->database_id);
   if (database != NULL && row->database_id != 0) {
     memcpy(info->database, database->name, sizeof info->database);
-    info->database_length = text_length(info->database, sizeof info->database - 1);
+    info->database_length = database_name_length(database);
   }
   uint64_t waiting_id = atomic_load_explicit(&row->waiting_entry_id, memory_order_relaxed);
   uint32_t waiting = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);

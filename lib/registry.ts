@@ -421,13 +421,14 @@ export class Registry implements Disposable {
   dropSegment(name: string): boolean {
     checkOwnName(name);
     const backend = this.#open();
-    const { calls, error } = native();
+    const { calls, error, number } = native();
     const encoded = encodeName("segment", name);
     return check(
       calls.dsmr_segment_drop(
         backend.handle,
         encoded.length === 0 ? nothing : encoded,
         encoded.length,
+        number("DSMR_SCOPE_GLOBAL"),
         error.bytes,
       ),
     ) === 1;
