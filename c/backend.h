@@ -26,7 +26,6 @@ struct attachment {
 };
 
 struct backend {
-  struct control control;
   struct backend *next_of_thread;
   struct backend *next_of_process;
   struct attachment **attachments; /* lists, by entry; NULL before the first */
@@ -39,8 +38,9 @@ struct backend {
   bool has_bell;
   struct reservation *reservations; /* space for segments to come; see reserve.h */
   uint32_t watch_count; /* watches that this backend's thread has set on it; see watch.h */
+  uint32_t journal_hand; /* see journal.h */
+  struct control control; /* as far down as the large things begin */
   /* Whose the cells of our journal are; see journal.h. */
-  uint32_t journal_hand;
   struct claim *journal_owners[HELD_MAX];
   char database[DSMR_NAME_SIZE];
 };

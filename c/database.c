@@ -107,12 +107,12 @@ int32_t dsmr_databases(uint32_t registry, dsmr_database_info *infos, uint32_t ca
     const struct database_row *row = &control->databases[i];
     if (row_id(row) == 0) continue;
     if (count < capacity) {
-      infos[count] = (dsmr_database_info){
-          .created_ns = row->created_ns,
-          .id = row_id(row),
-          .name_length = database_name_length(row),
-      };
-      memcpy(infos[count].name, row->name, DSMR_NAME_SIZE - 1);
+      dsmr_database_info *info = &infos[count];
+      info->created_ns = row->created_ns;
+      info->id = row_id(row);
+      info->name_length = database_name_length(row);
+      memcpy(info->name, row->name, sizeof info->name);
+      info->name[sizeof info->name - 1] = '\0';
     }
     count++;
   }

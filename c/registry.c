@@ -82,18 +82,17 @@ static uint32_t live_backends(struct control *control, uint32_t own_slot) {
 }
 
 static void describe(struct control *control, uint32_t own_slot, dsmr_registry_info *info) {
-  *info = (dsmr_registry_info){
-      .size = control->mapping->size,
-      .created_ns = control->header->created_ns,
-      .creator_pid = control->header->creator_pid,
-      .backend_count = live_backends(control, own_slot),
-      .backend_count_max = control->backend_count_max,
-      .segment_count =
-          atomic_load_explicit(&control->header->segment_count, memory_order_relaxed),
-      .segment_count_max = control->segment_count_max,
-      .instance = control->instance,
-      .name_length = (uint32_t)strlen(control->place.name),
-  };
+  memset(info, 0, sizeof *info);
+  info->size = control->mapping->size;
+  info->created_ns = control->header->created_ns;
+  info->creator_pid = control->header->creator_pid;
+  info->backend_count = live_backends(control, own_slot);
+  info->backend_count_max = control->backend_count_max;
+  info->segment_count =
+      atomic_load_explicit(&control->header->segment_count, memory_order_relaxed);
+  info->segment_count_max = control->segment_count_max;
+  info->instance = control->instance;
+  info->name_length = (uint32_t)strlen(control->place.name);
   memcpy(info->name, control->place.name, sizeof info->name);
 }
 
@@ -214,8 +213,9 @@ int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capa
     uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
     if (SLOT_STATE(word) != SLOT_LIVE) continue;
     if (count < capacity) {
-      infos[count] = (dsmr_backend_info){.is_self = slot == backend->slot,
-                                         .segment_count = attached[slot]};
+      memset(&infos[count], 0, sizeof infos[count]);
+      infos[count].is_self = slot == backend->slot;
+      infos[count].segment_count = attached[slot];
       describe_backend(control, slot, &infos[count]);
     }
     count++;

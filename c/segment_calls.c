@@ -86,21 +86,21 @@ int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capa
     if (state != ENTRY_INITIALIZING && state != ENTRY_READY) continue;
     const struct entry *entry = &control->entries[i];
     if (count < capacity) {
-      infos[count] = (dsmr_segment_info){
-          .id = entry->id,
-          .size = entry->size,
-          .created_ns = entry->created_ns,
-          .creator_pid = entry->creator_pid,
-          .is_ready = state == ENTRY_READY,
-          .lifetime = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ? DSMR_LIFETIME_ATTACHED
-                                                                    : DSMR_LIFETIME_REGISTRY,
-          .backend_count = entry_attached_count(entry),
-          .layout = entry->layout,
-          .database_id = entry->database_id,
-          .name_length = entry_name_length(entry),
-          .owner = entry->owner,
-      };
-      memcpy(infos[count].name, entry->name, sizeof infos[count].name);
+      dsmr_segment_info *info = &infos[count];
+      info->id = entry->id;
+      info->size = entry->size;
+      info->created_ns = entry->created_ns;
+      info->layout = entry->layout;
+      info->creator_pid = entry->creator_pid;
+      info->is_ready = state == ENTRY_READY;
+      info->lifetime = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ? DSMR_LIFETIME_ATTACHED
+                                                                     : DSMR_LIFETIME_REGISTRY;
+      info->backend_count = entry_attached_count(entry);
+      info->name_length = entry_name_length(entry);
+      info->owner = entry->owner;
+      info->database_id = entry->database_id;
+      info->reserved = 0;
+      memcpy(info->name, entry->name, sizeof info->name);
     }
     count++;
   }

@@ -239,7 +239,7 @@ static bool survive(const struct operation *operation, uint32_t user,
   uint32_t north_id = row_id("north");
   uint32_t new_id = row_id("new");
   CHECK(north_id != 0 || operation->may_drop);
-  CHECK(new_id == 0 || operation->may_make);
+  CHECK(new_id == 0 || (operation->may_make && new_id == 3));
   CHECK_INT(CHECK_OK(dsmr_databases(own, NULL, 0, &check_error)),
             1 + (north_id != 0) + (new_id != 0));
   uint32_t must = A_GLOBAL | SOUTH_ALL | (north_id != 0 ? NORTH_ALL : 0);
