@@ -41,6 +41,7 @@ const cold_sources = [_][]const u8{
     "watch.c",
     "watch_calls.c",
     "abi.c",
+    "os_posix.c",
 };
 const linux_sources = cold_sources ++ [_][]const u8{"os_linux.c"};
 const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};

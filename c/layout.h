@@ -335,7 +335,7 @@ struct entry {
   /* Counters of the segment's own tranche; see struct tranche_row. */
   struct lock_counters counters;
   uint64_t layout; /* hash of what the bytes mean, chosen by the creator; 0 = none */
-  uint32_t database_id; /* 0: the registry's, for all databases. With the name, what it is found by */
+  uint32_t database_id; /* 0: global. With the name, what it is found by */
   uint32_t reserved;
 };
 

@@ -7,17 +7,13 @@
  */
 #include "os.h"
 
-#include "dsmr.h"
+#include "os_fault.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -31,22 +27,6 @@
 #ifndef F_OFD_GETLK
 #define F_OFD_GETLK 36
 #define F_OFD_SETLK 37
-#endif
-
-#ifdef DSMR_FAULTS
-_Thread_local struct os_fault os_fault;
-static int32_t fault(void) {
-  os_fault.calls++;
-  if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
-  return -os_fault.os_errno;
-}
-#define FAULT()                           \
-  do {                                    \
-    int32_t injected = fault();           \
-    if (injected != 0) return injected;   \
-  } while (0)
-#else
-#define FAULT() (void)0
 #endif
 
 /* A system call's result in this library's terms. */
@@ -95,9 +75,12 @@ int32_t os_file_publish(int fd, const char *temporary, bool is_named, const char
   if (is_named) return result(syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1u));
   char self[32];
   (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  int32_t outcome = result(syscall(SYS_linkat, AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+  int32_t outcome =
+      result(syscall(SYS_linkat, AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
   /* Without /proc: the same by the descriptor, which older kernels allow to root only. */
-  if (outcome == -ENOENT) outcome = result(syscall(SYS_linkat, fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  if (outcome == -ENOENT) {
+    outcome = result(syscall(SYS_linkat, fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  }
   return outcome;
 }
 
@@ -399,47 +382,6 @@ bool os_pair_ring(const struct os_pair *pair) {
   return errno == EAGAIN || errno == EPIPE;
 }
 
-bool os_pair_is_open(const struct os_pair *pair) {
-  struct os_file_info info = {0};
-  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
-         info.device == pair->device;
-}
-
-void os_pair_close(const struct os_pair *pair) {
-  if (os_pair_is_open(pair)) close(pair->theirs);
-  close(pair->ours);
-}
-
-/* What a new thread gets; it frees it. */
-struct start {
-  void (*run)(void *argument);
-  void *argument;
-};
-
-static void *run_thread(void *argument) {
-  struct start start = *(struct start *)argument;
-  free(argument);
-  start.run(start.argument);
-  return NULL;
-}
-
-int32_t os_thread_start(void (*run)(void *argument), void *argument) {
-  FAULT();
-  struct start *start = malloc(sizeof *start);
-  if (start == NULL) return -ENOMEM;
-  *start = (struct start){run, argument};
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  if (outcome == 0) outcome = pthread_create(&thread, NULL, run_thread, start);
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (outcome == 0) (void)pthread_detach(thread);
-  else free(start);
-  return -outcome;
-}
-
 void os_pause(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -471,26 +413,6 @@ int32_t os_random(uint64_t *value) {
   return got == (long)sizeof *value ? 0 : -EIO;
 }
 
-int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *name, void *argument),
-                          void *argument) {
-  FAULT();
-  DIR *stream = opendir(directory);
-  if (stream == NULL) return -errno;
-  int32_t outcome = 0;
-  struct dirent *found;
-  while (outcome == 0) {
-    errno = 0;
-    found = readdir(stream);
-    if (found == NULL) {
-      outcome = -errno;
-      break;
-    }
-    outcome = visit(found->d_name, argument);
-  }
-  closedir(stream);
-  return outcome;
-}
-
 void *os_memory_wiped_by_fork(size_t size) {
   void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -498,45 +420,4 @@ void *os_memory_wiped_by_fork(size_t size) {
   /* Before Linux 4.14 a forked child would see its parent's handles; that is all. */
   (void)syscall(SYS_madvise, memory, size, MADV_WIPEONFORK);
   return memory;
-}
-
-void os_stay_loaded(void) {
-  static char inside;
-  Dl_info info;
-  if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
-  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  /* NULL in a program that has the library linked in: that one is not unloaded. */
-  if (self != NULL) dlclose(self);
-}
-
-const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }
-
-int32_t os_status_of(int32_t os_errno) {
-  switch (os_errno) {
-    case EACCES:
-    case EPERM:
-    case EROFS:
-    case ELOOP:
-      return DSMR_E_PERMISSION;
-    case ENOENT:
-    case ENOTDIR:
-      return DSMR_E_NOT_FOUND;
-    case EEXIST:
-      return DSMR_E_EXISTS;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-    case ENOLCK:
-      return DSMR_E_NO_SPACE;
-    case ENAMETOOLONG:
-      return DSMR_E_NAME_TOO_LONG;
-    case ENXIO:
-    case EISDIR:
-      return DSMR_E_CORRUPT;
-    default:
-      return DSMR_E_UNSUPPORTED;
-  }
 }

@@ -35,7 +35,8 @@ struct operation {
 };
 
 static uint32_t open_in(const char *database) {
-  dsmr_registry_options options = {.backend_count_max = 5, .segment_count_max = 8, .timeout_ms = -1};
+  dsmr_registry_options options = {
+      .backend_count_max = 5, .segment_count_max = 8, .timeout_ms = -1};
   return (uint32_t)CHECK_OK(
       dsmr_registry_open("k", 1, DIRECTORY, NAME(database), &options, &check_error));
 }

@@ -13,7 +13,8 @@
 #define DATABASE DSMR_SCOPE_DATABASE
 
 static uint32_t open_in(const char *database) {
-  dsmr_registry_options options = {.backend_count_max = 8, .segment_count_max = 8, .timeout_ms = -1};
+  dsmr_registry_options options = {
+      .backend_count_max = 8, .segment_count_max = 8, .timeout_ms = -1};
   return (uint32_t)CHECK_OK(
       dsmr_registry_open("r", 1, DIRECTORY, NAME(database), &options, &check_error));
 }
