@@ -213,6 +213,26 @@ static int32_t act_segments(void) { return dsmr_segments(registry, NULL, 0, &che
 static int32_t act_backends(void) { return dsmr_backends(registry, NULL, 0, &check_error); }
 static int32_t act_destroy(void) { return dsmr_registry_destroy("r", 1, DIRECTORY, &check_error); }
 
+static int32_t act_create_in_database(void) {
+  dsmr_segment_request request = {.size = 64, .timeout_ms = -1, .scope = DSMR_SCOPE_DATABASE};
+  dsmr_segment_ticket ticket = {0};
+  return dsmr_segment_begin(registry, "own", 3, &request, &ticket, &check_error);
+}
+
+static void prepare_database(void) {
+  prepare_backend();
+  dsmr_segment_request request = {.size = 64, .timeout_ms = -1, .scope = DSMR_SCOPE_DATABASE};
+  dsmr_segment_ticket ticket = {0};
+  CHECK_INT(dsmr_segment_begin(registry, "own", 3, &request, &ticket, &check_error),
+            DSMR_INITIALIZE);
+  CHECK_OK(dsmr_segment_commit(ticket.segment, &check_error));
+  CHECK_OK(dsmr_segment_detach(ticket.segment));
+}
+
+static int32_t act_drop_database(void) {
+  return dsmr_database_drop(registry, "default", 7, &check_error);
+}
+
 static int32_t act_close(void) {
   int32_t outcome = dsmr_registry_close(registry);
   registry = 0;
@@ -235,6 +255,8 @@ static const struct operation operations[] = {
     {"abort", prepare_initialising, act_abort},
     {"detach", prepare_temporary, act_detach},
     {"drop", prepare_backend, act_drop},
+    {"begin that creates in the database", prepare_backend, act_create_in_database},
+    {"drop of a database", prepare_database, act_drop_database},
     {"close", prepare_temporary, act_close},
     {"list", prepare_backend, act_list},
     {"segments", prepare_backend, act_segments},
