@@ -35,7 +35,7 @@ static void map_file(void) {
 
 static void attach_detach(void) {
   dsmr_segment_ticket ticket = {0};
-  must(dsmr_segment_lookup(large, "segment-7", 9, &ticket, NULL) == DSMR_FOUND, "lookup");
+  must(dsmr_segment_lookup(large, "segment-7", 9, 0, &ticket, NULL) == DSMR_FOUND, "lookup");
   (void)dsmr_segment_detach(ticket.segment);
 }
 

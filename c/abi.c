@@ -21,6 +21,8 @@
   N(MODE_ATTACH)                                                                                  \
   N(LIFETIME_REGISTRY)                                                                            \
   N(LIFETIME_ATTACHED)                                                                            \
+  N(SCOPE_GLOBAL)                                                                                 \
+  N(SCOPE_DATABASE)                                                                               \
   N(FOUND)                                                                                        \
   N(INITIALIZE)                                                                                   \
   N(WAIT)                                                                                         \
@@ -51,11 +53,14 @@
   F(segment_request, lifetime)                                                                    \
   F(segment_request, timeout_ms)                                                                  \
   F(segment_request, is_async)                                                                    \
+  F(segment_request, scope)                                                                       \
+  F(segment_request, layout)                                                                      \
   S(segment_ticket)                                                                               \
   F(segment_ticket, started_ns)                                                                   \
   F(segment_ticket, address)                                                                      \
   F(segment_ticket, size)                                                                         \
   F(segment_ticket, id)                                                                           \
+  F(segment_ticket, layout)                                                                       \
   F(segment_ticket, segment)                                                                      \
   S(registry_info)                                                                                \
   F(registry_info, size)                                                                          \
@@ -85,10 +90,17 @@
   F(backend_info, label)                                                                          \
   F(backend_info, database)                                                                       \
   F(backend_info, waiting)                                                                        \
+  S(database_info)                                                                                \
+  F(database_info, id)                                                                            \
+  F(database_info, created_ns)                                                                    \
+  F(database_info, name_length)                                                                   \
+  F(database_info, name)                                                                          \
   S(segment_info)                                                                                 \
   F(segment_info, id)                                                                             \
   F(segment_info, size)                                                                           \
   F(segment_info, created_ns)                                                                     \
+  F(segment_info, layout)                                                                         \
+  F(segment_info, database_id)                                                                    \
   F(segment_info, creator_pid)                                                                    \
   F(segment_info, is_ready)                                                                       \
   F(segment_info, lifetime)                                                                       \

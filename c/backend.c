@@ -18,6 +18,7 @@
  */
 #include "backend.h"
 
+#include "database.h"
 #include "entry.h"
 #include "handle.h"
 #include "journal.h"
@@ -152,46 +153,6 @@ uint32_t backend_reap_dead(struct control *control, uint32_t own_slot) {
   return alive;
 }
 
-/* ---- databases ----------------------------------------------------------------------- */
-
-const struct database_row *backend_database(const struct control *control, uint32_t database_id) {
-  for (uint32_t i = 0; i < control->database_count_max; i++) {
-    const struct database_row *row = &control->databases[i];
-    if (atomic_load_explicit(&row->id, memory_order_acquire) == database_id) return row;
-  }
-  return NULL;
-}
-
-/* Finds or makes the row. The id is stored last: a death before that leaves a free row. */
-static int32_t claim_database(struct control *control, const char *name, uint32_t name_length,
-                              uint32_t *database_id, dsmr_error *error) {
-  struct database_row *free_row = NULL;
-  for (uint32_t i = 0; i < control->database_count_max; i++) {
-    struct database_row *row = &control->databases[i];
-    uint32_t id = atomic_load_explicit(&row->id, memory_order_acquire);
-    if (id == 0) {
-      if (free_row == NULL) free_row = row;
-    } else if (row->name_length == name_length && memcmp(row->name, name, name_length) == 0) {
-      *database_id = id;
-      return 0;
-    }
-  }
-  if (free_row == NULL) {
-    return FAIL_NUMBERS(error, DSMR_E_REGISTRY_FULL, control->database_count_max,
-                        control->database_count_max + 1,
-                        "Cannot open database \"%.*s\" in registry \"%s\": all %u databases are "
-                        "taken. Use one that is there, or another registry.",
-                        (int)name_length, name, control->place.name, control->database_count_max);
-  }
-  memset(free_row->name, 0, sizeof free_row->name);
-  memcpy(free_row->name, name, name_length);
-  free_row->name_length = name_length;
-  free_row->created_ns = os_wall_ns();
-  *database_id = ++control->header->last_database_id;
-  atomic_store_explicit(&free_row->id, *database_id, memory_order_release);
-  return 0;
-}
-
 /* ---- claiming a slot ------------------------------------------------------------------- */
 
 static int32_t claim_slot(struct backend *backend, const struct backend_options *options,
@@ -247,7 +208,7 @@ static int32_t join(struct backend *backend, const struct backend_options *optio
   if (outcome != 0) return outcome;
   if (control_is_live(control)) {
     backend_reap_dead(control, SLOT_NONE);
-    outcome = claim_database(control, options->database, options->database_length,
+    outcome = database_claim(control, options->database, options->database_length,
                              &backend->database_id, error);
     if (outcome == 0) outcome = claim_slot(backend, options, error);
   } else {

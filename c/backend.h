@@ -26,7 +26,6 @@ struct attachment {
 };
 
 struct backend {
-  struct control control;
   struct backend *next_of_thread;
   struct backend *next_of_process;
   struct attachment **attachments; /* lists, by entry; NULL before the first */
@@ -39,8 +38,9 @@ struct backend {
   bool has_bell;
   struct reservation *reservations; /* space for segments to come; see reserve.h */
   uint32_t watch_count; /* watches that this backend's thread has set on it; see watch.h */
+  uint32_t journal_hand; /* see journal.h */
+  struct control control; /* as far down as the large things begin */
   /* Whose the cells of our journal are; see journal.h. */
-  uint32_t journal_hand;
   struct claim *journal_owners[HELD_MAX];
   char database[DSMR_NAME_SIZE];
 };
@@ -92,9 +92,6 @@ _Atomic uint32_t *backend_bell(const struct control *control, uint32_t slot);
 /* Reaps every dead backend; `own_slot` is left out. Returns how many are alive, own included. */
 uint32_t backend_reap_dead(struct control *control, uint32_t own_slot);
 #define SLOT_NONE UINT32_MAX
-
-/* The database's row, or NULL. */
-const struct database_row *backend_database(const struct control *control, uint32_t database_id);
 
 /* Starts the library in this process; every public call that needs no handle begins so. */
 int32_t backend_start_process(dsmr_error *error);

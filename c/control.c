@@ -343,8 +343,8 @@ static int32_t unlink_segment(const char *name, void *argument) {
   size_t registry_length = strlen(search->place->name);
   size_t prefix_length = strlen(SEGMENT_PREFIX);
   if (length != prefix_length + registry_length + SEGMENT_SUFFIX_LENGTH) return 0;
-  if (strncmp(name, SEGMENT_PREFIX, prefix_length) != 0) return 0;
-  if (strncmp(name + prefix_length, search->place->name, registry_length) != 0) return 0;
+  if (memcmp(name, SEGMENT_PREFIX, prefix_length) != 0) return 0;
+  if (memcmp(name + prefix_length, search->place->name, registry_length) != 0) return 0;
   const char *suffix = name + prefix_length + registry_length;
   if (suffix[0] != '.' || suffix[17] != '.') return 0;
   char *end = NULL;
@@ -504,7 +504,9 @@ struct scan {
 static int32_t visit_registry(const char *name, void *argument) {
   const struct scan *scan = argument;
   size_t prefix_length = strlen(REGISTRY_PREFIX);
-  if (strncmp(name, REGISTRY_PREFIX, prefix_length) != 0) return 0;
+  if (strlen(name) <= prefix_length || memcmp(name, REGISTRY_PREFIX, prefix_length) != 0) {
+    return 0;
+  }
   return scan->visit(name + prefix_length, scan->argument);
 }
 

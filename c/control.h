@@ -21,7 +21,6 @@ struct control_place {
  * were checked against the file's size once; the ones in shared memory are not read again.
  */
 struct control {
-  struct control_place place;
   int fd;
   struct mapping *mapping;
   struct control_header *header;
@@ -34,6 +33,7 @@ struct control {
   uint32_t segment_count_max;
   uint32_t entry_capacity;
   uint32_t database_count_max;
+  struct control_place place; /* last, as it is large: the rest is near */
 };
 
 /* How many of each a new registry has room for. */

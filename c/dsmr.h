@@ -259,6 +259,38 @@ DSMR_API int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint
  * UNSUPPORTED. Asks the kernel; takes no lock. */
 DSMR_API int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id);
 
+/* ---- databases --------------------------------------------------------------------- */
+
+/*
+ * A database is a name within a registry (64 at most) that backends open, and a scope for
+ * segments of its own. Its id is never given twice in a registry: a database that was dropped and
+ * made anew has another one, and begins empty.
+ */
+typedef struct dsmr_database_info {
+  uint64_t created_ns; /* wall clock */
+  uint32_t id;
+  uint32_t name_length;
+  char name[DSMR_NAME_SIZE];
+} dsmr_database_info;
+
+/* Lists the databases; as dsmr_backends. */
+DSMR_API int32_t dsmr_databases(uint32_t registry, dsmr_database_info *infos, uint32_t capacity,
+                                dsmr_error *error);
+
+/*
+ * Drops a database, be it "default" or the caller's own, with the segments in its scope, as
+ * dsmr_segment_drop does: who is attached keeps the memory until it detaches. Its backends stay;
+ * what they ask for in its scope is CLOSED from here on, also the commit of what they are
+ * initialising; what is global goes on. Whoever opens the name next makes it anew.
+ *
+ * All of that is one step to others. A process killed in here has either dropped nothing, or the
+ * database; then its segments go when it is reaped, and nobody finds them before.
+ *
+ * Returns 1, or 0 if there is none; or NAME_INVALID, NAME_TOO_LONG, CLOSED, UNSUPPORTED, TIMEOUT.
+ */
+DSMR_API int32_t dsmr_database_drop(uint32_t registry, const char *name, uint32_t name_length,
+                                    dsmr_error *error);
+
 /* ---- segments ---------------------------------------------------------------------- */
 
 /*
@@ -274,12 +306,22 @@ DSMR_API int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id);
  */
 enum dsmr_begin { DSMR_FOUND = 0, DSMR_INITIALIZE = 1, DSMR_WAIT = 2, DSMR_RESERVE = 3 };
 
+/*
+ * Whose name it is: one for the whole registry, or one in each database. The same name may be both.
+ * When a database is dropped, whatever its backends ask for in the latter scope is CLOSED.
+ */
+enum dsmr_scope {
+  DSMR_SCOPE_GLOBAL = 0,
+  DSMR_SCOPE_DATABASE = 1, /* the database that the caller opened */
+};
+
 typedef struct dsmr_segment_request {
   uint64_t size;      /* bytes; 0 = whatever is there (NOT_FOUND if there is nothing) */
   uint32_t lifetime;  /* enum dsmr_lifetime; only used by whoever creates it */
   int32_t timeout_ms; /* for the whole of begin and wait; -1 = for ever */
   uint32_t is_async;  /* 1: waits by dsmr_segment_watch, which is no part of a DEADLOCK */
-  uint32_t reserved;
+  uint32_t scope;     /* enum dsmr_scope */
+  uint64_t layout;    /* hash of what the bytes mean; 0 = none: whatever is there */
 } dsmr_segment_request;
 
 typedef struct dsmr_segment_ticket {
@@ -287,6 +329,7 @@ typedef struct dsmr_segment_ticket {
   uint64_t address;    /* FOUND, INITIALIZE: the user's bytes, aligned to 64 */
   uint64_t size;       /* likewise: how many */
   uint64_t id;         /* the segment's id, never given twice in a registry */
+  uint64_t layout;     /* likewise: the hash that it was made with, or 0 */
   uint32_t segment;    /* FOUND, INITIALIZE: the handle */
   uint32_t entry;      /* WAIT: what dsmr_segment_wait needs */
   uint32_t word;       /* likewise */
@@ -305,13 +348,17 @@ typedef struct dsmr_segment_ticket {
  * Returns an enum dsmr_begin and fills `ticket`, or
  *   NAME_INVALID, NAME_TOO_LONG, SIZE_INVALID
  *   NOT_FOUND       size 0 and nothing there
+ *   SIZE_INVALID    also: a lifetime or a scope that is none
  *   SIZE_MISMATCH   there, with another size: error.actual and error.requested
+ *   LAYOUT_MISMATCH there, and a layout was asked for that it was not made with: likewise; its
+ *                   own is 0 if it was made without. Told before another size is
  *   REGISTRY_FULL   no entry free
  *   NO_SPACE        the directory has not the room; nothing is left behind
  *   INIT_RECURSION  this backend is initialising that very name
  *   DEADLOCK        its initialiser waits, in the end, for this backend
  *   PERMISSION, CORRUPT  the segment's file is refused; the message names it
- *   CLOSED, UNSUPPORTED, TIMEOUT (table lock)
+ *   CLOSED          also: the scope is the database's, and that was dropped
+ *   UNSUPPORTED, TIMEOUT (table lock)
  */
 DSMR_API int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
                                     const dsmr_segment_request *request,
@@ -329,7 +376,8 @@ DSMR_API int32_t dsmr_segment_wait(uint32_t registry, const char *name, uint32_t
 /*
  * After DSMR_INITIALIZE: publishes the segment and wakes the waiters. What was written
  * before is seen by everyone who attaches. Returns 0, or CLOSED, UNSUPPORTED, TIMEOUT (then
- * it is still ours to commit or abort); NOT_HELD: the segment is not being initialised.
+ * it is still ours to commit or abort); NOT_HELD: the segment is not being initialised. CLOSED,
+ * too, if its database was dropped meanwhile: it is still ours, to abort.
  */
 DSMR_API int32_t dsmr_segment_commit(uint32_t segment, dsmr_error *error);
 
@@ -341,10 +389,11 @@ DSMR_API int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error);
 
 /*
  * Attaches a segment that is there and initialised, of whatever size; as begin with size 0,
- * but one that is still being initialised is NOT_FOUND, too.
+ * but one that is still being initialised is NOT_FOUND, too. `scope` is an enum dsmr_scope.
  */
 DSMR_API int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
-                                     dsmr_segment_ticket *ticket, dsmr_error *error);
+                                     uint32_t scope, dsmr_segment_ticket *ticket,
+                                     dsmr_error *error);
 
 /*
  * Unmaps the segment: its address is invalid from here on (it reads as private zeros for a
@@ -366,11 +415,11 @@ DSMR_API int32_t dsmr_segment_park(uint32_t segment);
 /*
  * Removes a name. Backends that are attached keep their memory until they detach; the name
  * is free at once. One that is being initialised is not there yet and is left alone.
- * Returns 1, or 0 if there is no such segment; or NAME_INVALID, NAME_TOO_LONG, CLOSED,
- * UNSUPPORTED, TIMEOUT.
+ * Returns 1, or 0 if there is no such segment in the scope (enum dsmr_scope); or NAME_INVALID,
+ * NAME_TOO_LONG, SIZE_INVALID (the scope), CLOSED, UNSUPPORTED, TIMEOUT.
  */
 DSMR_API int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
-                                   dsmr_error *error);
+                                   uint32_t scope, dsmr_error *error);
 
 /*
  * 1 while the attached segment is what its name means in the registry, 0 once it was dropped
@@ -382,12 +431,15 @@ typedef struct dsmr_segment_info {
   uint64_t id;
   uint64_t size;
   uint64_t created_ns; /* wall clock */
+  uint64_t layout;     /* the hash that it was made with, or 0 */
   uint32_t creator_pid;
   uint32_t is_ready;   /* 0: being initialised */
   uint32_t lifetime;   /* enum dsmr_lifetime */
   uint32_t backend_count; /* attached ones */
   uint32_t name_length;
   uint32_t owner;      /* backend id of who created it, or is at it */
+  uint32_t database_id; /* whose name it is, or 0: global */
+  uint32_t reserved;
   char name[DSMR_NAME_SIZE];
 } dsmr_segment_info;
 
@@ -639,7 +691,7 @@ DSMR_API uint64_t dsmr_segment_size(uint32_t segment);
 typedef int32_t (*dsmr_init_callback)(void *address, uint64_t size, void *argument);
 
 /*
- * The segment `name` (NUL-terminated), as GetNamedDSMSegment: creates it if it is not there
+ * The global segment `name` (NUL-terminated), as GetNamedDSMSegment: creates it if it is not there
  * and has exactly one backend run `init` (which may be NULL: then it is all zero); everyone
  * else waits here until it is done. `found` (may be NULL) is false for the one that
  * initialised. Blocks as long as another backend initialises, at most `timeout_ms`

@@ -9,14 +9,15 @@
  */
 #include "entry.h"
 
+#include "database.h"
 #include "os.h"
 #include "segment.h"
 #include "tranche.h"
 
 #include <string.h>
 
-static uint32_t hash_of(const char *name, uint32_t length) {
-  uint32_t hash = 2166136261u; /* FNV-1a */
+static uint32_t hash_of(uint32_t database_id, const char *name, uint32_t length) {
+  uint32_t hash = 2166136261u ^ database_id * 0x9e3779b1u; /* FNV-1a, begun elsewhere for each */
   for (uint32_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)name[i]) * 16777619u;
   return hash ^ hash >> 15;
 }
@@ -53,15 +54,17 @@ static uint32_t next_index(const struct control *control, uint32_t index) {
   return (index + 1) & (control->entry_capacity - 1);
 }
 
-uint32_t entry_find(const struct control *control, const char *name, uint32_t name_length) {
-  uint32_t hash = hash_of(name, name_length);
+uint32_t entry_find(const struct control *control, uint32_t database_id, const char *name,
+                    uint32_t name_length) {
+  uint32_t hash = hash_of(database_id, name, name_length);
   uint32_t index = hash & (control->entry_capacity - 1);
   for (uint32_t i = 0; i < control->entry_capacity; i++, index = next_index(control, index)) {
     const struct entry *entry = &control->entries[index];
     uint32_t state = state_of(control, index);
     if (state == ENTRY_EMPTY) return ENTRY_NONE;
     if (state != ENTRY_INITIALIZING && state != ENTRY_READY) continue;
-    if (entry->name_hash == hash && entry->name_length == name_length &&
+    if (entry->name_hash == hash && entry->database_id == database_id &&
+        entry->name_length == name_length &&
         memcmp(entry->name, name, name_length) == 0) {
       return index;
     }
@@ -74,7 +77,7 @@ uint32_t entry_insert(struct control *control, const struct entry_birth *birth) 
       control->segment_count_max) {
     return ENTRY_NONE;
   }
-  uint32_t hash = hash_of(birth->name, birth->name_length);
+  uint32_t hash = hash_of(birth->database_id, birth->name, birth->name_length);
   uint32_t index = hash & (control->entry_capacity - 1);
   for (uint32_t i = 0; i < control->entry_capacity; i++, index = next_index(control, index)) {
     uint32_t state = state_of(control, index);
@@ -86,6 +89,8 @@ uint32_t entry_insert(struct control *control, const struct entry_birth *birth) 
     entry->created_ns = os_wall_ns();
     entry->creator_pid = os_pid();
     entry->flags = birth->flags;
+    entry->layout = birth->layout;
+    entry->database_id = birth->database_id;
     entry->name_hash = hash;
     entry->name_length = birth->name_length;
     memset(entry->name, 0, sizeof entry->name);
@@ -146,6 +151,16 @@ void entry_drop(struct control *control, uint32_t index) {
   }
 }
 
+static void drop_if_homeless(struct control *control, uint32_t index) {
+  uint32_t database_id = control->entries[index].database_id;
+  if (database_id == 0 || state_of(control, index) != ENTRY_READY) return;
+  if (database_row_of(control, database_id) == NULL) entry_drop(control, index);
+}
+
+void entry_drop_homeless(struct control *control) {
+  for (uint32_t i = 0; i < control->entry_capacity; i++) drop_if_homeless(control, i);
+}
+
 bool entry_is_attachable(const struct control *control, uint32_t index) {
   uint32_t state = state_of(control, index);
   return state == ENTRY_READY || state == ENTRY_DROPPED;
@@ -182,6 +197,8 @@ void entry_forget_backend(struct control *control, uint32_t backend_id) {
       case ENTRY_READY:
       case ENTRY_DROPPED:
         entry_detach(control, i, slot);
+        /* It may have been dropping a database. */
+        drop_if_homeless(control, i);
         break;
       case ENTRY_DROPPING:
         entry_remove(control, i);

@@ -9,8 +9,9 @@
 
 #define ENTRY_NONE UINT32_MAX
 
-/* The index of the entry with this name that is INITIALIZING or READY, or ENTRY_NONE. */
-uint32_t entry_find(const struct control *control, const char *name, uint32_t name_length);
+/* The index of the database's entry with this name that is INITIALIZING or READY, or ENTRY_NONE. */
+uint32_t entry_find(const struct control *control, uint32_t database_id, const char *name,
+                    uint32_t name_length);
 
 /* What a new entry is to be. */
 struct entry_birth {
@@ -20,6 +21,8 @@ struct entry_birth {
   uint32_t owner; /* backend id */
   uint32_t flags;
   uint64_t size;
+  uint64_t layout;
+  uint32_t database_id;
 };
 
 /* Makes an INITIALIZING entry. ENTRY_NONE if there is no room. The name must not be there. */
@@ -36,6 +39,9 @@ void entry_remove(struct control *control, uint32_t index);
  * until the last of them is gone. So whoever reaps one finds the file with its locks.
  */
 void entry_drop(struct control *control, uint32_t index);
+
+/* Drops what is READY in a database that is not there any more. */
+void entry_drop_homeless(struct control *control);
 
 /* Is there a segment that backends may have attached? */
 bool entry_is_attachable(const struct control *control, uint32_t index);

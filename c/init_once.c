@@ -16,6 +16,7 @@
  */
 #include "init_once.h"
 
+#include "database.h"
 #include "entry.h"
 #include "os.h"
 #include "reserve.h"
@@ -39,6 +40,8 @@ struct attempt {
   const char *name;
   uint32_t name_length;
   uint64_t size;
+  uint64_t layout;
+  uint32_t database_id; /* 0: global */
   uint32_t flags;
   bool is_async;
   dsmr_segment_ticket *ticket;
@@ -82,10 +85,12 @@ static int32_t out_of_handles(struct attempt *attempt) {
               attempt->shown);
 }
 
+/* Whoever is attached keeps the entry's cell, so what is in it is the segment's. */
 static void ticket_attachment(dsmr_segment_ticket *ticket, const struct attachment *attachment) {
   ticket->address = (uint64_t)(uintptr_t)attachment->mapping->address + SEGMENT_DATA_OFFSET;
   ticket->size = attachment->size;
   ticket->id = attachment->id;
+  ticket->layout = attachment->backend->control.entries[attachment->entry].layout;
   ticket->segment = attachment->handle;
 }
 
@@ -131,6 +136,14 @@ static int32_t begin_attach(struct attempt *attempt, uint32_t index) {
   uint64_t id = entry->id;
   uint64_t size = entry->size;
   uint32_t word = entry_word(control, index);
+  if (attempt->layout != 0 && attempt->layout != entry->layout) {
+    uint64_t layout = entry->layout;
+    control_unlock(control);
+    return FAIL_NUMBERS(attempt->error, DSMR_E_LAYOUT_MISMATCH, layout, attempt->layout,
+                        "Cannot attach segment \"%s\": its layout is %016" PRIx64 "%s, %016" PRIx64
+                        " was requested. Drop it first, or omit the layout to take it as it is.",
+                        attempt->shown, layout, layout == 0 ? " (none)" : "", attempt->layout);
+  }
   if (attempt->size != 0 && attempt->size != size) {
     control_unlock(control);
     return FAIL_NUMBERS(attempt->error, DSMR_E_SIZE_MISMATCH, size, attempt->size,
@@ -199,7 +212,9 @@ static int32_t create_entry(struct attempt *attempt, struct reservation *reserva
                               .id = new_id(),
                               .owner = backend->id,
                               .flags = attempt->flags,
-                              .size = attempt->size};
+                              .size = attempt->size,
+                              .layout = attempt->layout,
+                              .database_id = attempt->database_id};
   if (birth.id == 0) {
     control_unlock(control);
     return FAIL(attempt->error, DSMR_E_UNSUPPORTED,
@@ -298,16 +313,26 @@ static bool has_living(struct control *control, uint32_t own_slot, uint32_t inde
 
 /* The entry with the name, after those that the dead have left have been removed. Under the
  * table lock. */
-static uint32_t find_living(struct backend *backend, const char *name, uint32_t name_length) {
+static uint32_t find_living(const struct attempt *attempt) {
+  struct backend *backend = attempt->backend;
   struct control *control = &backend->control;
   for (;;) {
-    uint32_t index = entry_find(control, name, name_length);
+    uint32_t index =
+        entry_find(control, attempt->database_id, attempt->name, attempt->name_length);
     if (index == ENTRY_NONE || has_living(control, backend->slot, index)) return index;
     uint32_t word = entry_word(control, index);
     backend_reap_dead(control, backend->slot);
     /* Held by one that no slot knows of: nobody will ever finish or leave it. */
     if (entry_word(control, index) == word) entry_remove(control, index);
   }
+}
+
+/* Whose name it is. Under the table lock, which it lets go when it fails. */
+static int32_t enter_scope(struct attempt *attempt, uint32_t scope) {
+  struct backend *backend = attempt->backend;
+  int32_t outcome = database_of_scope(backend, scope, &attempt->database_id, attempt->error);
+  if (outcome != 0) control_unlock(&backend->control);
+  return outcome;
 }
 
 int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
@@ -328,6 +353,7 @@ int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_le
                         request->lifetime);
   }
   attempt.size = request->size;
+  attempt.layout = request->layout;
   attempt.is_async = request->is_async != 0;
   attempt.flags = request->lifetime == DSMR_LIFETIME_ATTACHED ? ENTRY_LIFETIME_ATTACHED : 0;
   if (ticket->started_ns == 0) ticket->started_ns = os_monotonic_ns();
@@ -338,20 +364,23 @@ int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_le
   outcome = control_enter_within(
       control, left_ms < DSMR_TABLE_PATIENCE_MS ? (int32_t)left_ms : DSMR_TABLE_PATIENCE_MS, error);
   if (outcome != 0) return outcome;
-  uint32_t index = find_living(attempt.backend, name, name_length);
+  outcome = enter_scope(&attempt, request->scope);
+  if (outcome != 0) return outcome;
+  uint32_t index = find_living(&attempt);
   if (index == ENTRY_NONE) return begin_create(&attempt);
   if (ENTRY_STATE(entry_word(control, index)) == ENTRY_READY) return begin_attach(&attempt, index);
   return begin_wait(&attempt, index);
 }
 
 int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
-                            dsmr_segment_ticket *ticket, dsmr_error *error) {
+                            uint32_t scope, dsmr_segment_ticket *ticket, dsmr_error *error) {
   struct attempt attempt;
   int32_t outcome = attempt_start(&attempt, registry, name, name_length, ticket, error);
   if (outcome == 0) outcome = control_enter(&attempt.backend->control, error);
+  if (outcome == 0) outcome = enter_scope(&attempt, scope);
   if (outcome != 0) return outcome;
   struct control *control = &attempt.backend->control;
-  uint32_t index = find_living(attempt.backend, name, name_length);
+  uint32_t index = find_living(&attempt);
   if (index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY) {
     return begin_attach(&attempt, index);
   }
@@ -414,11 +443,15 @@ int32_t dsmr_segment_commit(uint32_t segment, dsmr_error *error) {
   struct control *control = &backend->control;
   outcome = control_enter(control, error);
   if (outcome != 0) return outcome;
-  if (entry_word(control, attachment->entry) == attachment->word) {
+  uint32_t database_id = control->entries[attachment->entry].database_id;
+  uint32_t scope = database_id == 0 ? DSMR_SCOPE_GLOBAL : DSMR_SCOPE_DATABASE;
+  /* Else nobody would ever drop it. */
+  outcome = database_of_scope(backend, scope, &database_id, error);
+  if (outcome == 0 && entry_word(control, attachment->entry) == attachment->word) {
     /* Attached first: from READY on, the last one to leave removes an "attached" segment. */
     entry_attach(control, attachment->entry, backend->slot);
     attachment->word = entry_publish(control, attachment->entry);
-  } else {
+  } else if (outcome == 0) {
     outcome = FAIL(error, DSMR_E_CORRUPT,
                    "The entry of the segment being initialised in registry \"%s\" has changed "
                    "under its initialiser. Destroy the registry.",

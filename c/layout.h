@@ -59,7 +59,7 @@
 
 #define CONTROL_MAGIC UINT64_C(0x3154435f524d5344) /* "DSMR_CT1" in memory order */
 #define SEGMENT_MAGIC UINT64_C(0x3147535f524d5344) /* "DSMR_SG1" in memory order */
-#define FORMAT_VERSION 3u
+#define FORMAT_VERSION 4u
 
 #define LOCK_BYTE_TABLE (INT64_C(1) << 40)
 #define LOCK_BYTE_SLOT (LOCK_BYTE_TABLE + 64)
@@ -227,7 +227,9 @@ static_assert(offsetof(struct backend_slot, held) == 192, "held");
 /* ---- control file: databases ----------------------------------------------------- */
 
 struct database_row {
-  _Atomic uint32_t id; /* 0 = free row; else stable, never given twice: the commit store */
+  /* 0 = free row; else stable, never given twice. Storing it is what makes a database, and
+   * storing 0 what drops it; see database.c. */
+  _Atomic uint32_t id;
   uint32_t name_length;
   char name[DSMR_NAME_SIZE];
   uint64_t created_ns;
@@ -291,7 +293,7 @@ static_assert(sizeof(struct tranche_row) == 128, "tranche_row");
  *
  * drop, while backends are attached: READY -> DROPPED, and DROPPED -> DROPPING with the last.
  *
- * The table is open-addressed by the hash of the name, with linear probing. EMPTY ends a
+ * The table is open-addressed by the hash of database and name, with linear probing. EMPTY ends a
  * probe, TOMBSTONE does not. The word is the one commit point of every change: a process
  * killed before the store has changed nothing that counts, one killed after has finished,
  * save for DROPPING, which means "gone; the file may still have to be unlinked" and is
@@ -332,10 +334,13 @@ struct entry {
   uint64_t attached[DSMR_BACKENDS_MAX / 64];
   /* Counters of the segment's own tranche; see struct tranche_row. */
   struct lock_counters counters;
-  uint8_t reserved[16];
+  uint64_t layout; /* hash of what the bytes mean, chosen by the creator; 0 = none */
+  uint32_t database_id; /* 0: global. With the name, what it is found by */
+  uint32_t reserved;
 };
 
 static_assert(sizeof(struct entry) == 192, "entry");
+static_assert(offsetof(struct entry, layout) == 176, "entry.layout");
 static_assert(offsetof(struct entry, name) == 48, "entry.name");
 static_assert(offsetof(struct entry, attached) == 112, "entry.attached");
 

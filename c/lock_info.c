@@ -132,14 +132,13 @@ static void list_lock(struct lock_listing *listing, uint32_t slot, uint64_t reco
   uint64_t place = HELD_LINE(record) * LOCK_SIZE;
   bool is_own = place == SEGMENT_LOCK_OFFSET;
   dsmr_lock_info *info = &listing->infos[listing->count - 1];
-  *info = (dsmr_lock_info){
-      .backend_id = BACKEND_ID(SLOT_GENERATION(word), slot),
-      .pid = row->pid,
-      .mode = HELD_MODE(record),
-      .is_waiting = waiting_since_ns != 0,
-      .offset = is_own ? UINT64_MAX : place - SEGMENT_DATA_OFFSET,
-      .segment_length = entry_name_length(entry),
-  };
+  memset(info, 0, sizeof *info);
+  info->backend_id = BACKEND_ID(SLOT_GENERATION(word), slot);
+  info->pid = row->pid;
+  info->mode = HELD_MODE(record);
+  info->is_waiting = waiting_since_ns != 0;
+  info->offset = is_own ? UINT64_MAX : place - SEGMENT_DATA_OFFSET;
+  info->segment_length = entry_name_length(entry);
   if (waiting_since_ns != 0) info->since_ns = os_wall_ns() - (os_monotonic_ns() - waiting_since_ns);
   memcpy(info->segment, entry->name, sizeof info->segment);
   uint32_t tranche = is_own ? TRANCHE_OF_ENTRY(index) : tranche_of(control, entry, place);

@@ -42,8 +42,8 @@ static bool token_is_dead(const struct claim *claim, uint32_t token) {
 }
 
 /* Adds the bell of a slot to what is slept on. */
-static uint32_t add_bell_of(const struct claim *claim, uint32_t slot, struct os_futex_wait_on *waits,
-                         uint32_t count, uint32_t room) {
+static uint32_t add_bell_of(const struct claim *claim, uint32_t slot,
+                            struct os_futex_wait_on *waits, uint32_t count, uint32_t room) {
   if (slot >= claim->backend->control.backend_count_max) return count;
   _Atomic uint32_t *bell = backend_bell(&claim->backend->control, slot);
   if (bell == NULL || count >= room) return count;

@@ -17,15 +17,12 @@
  */
 #include "os.h"
 
-#include "dsmr.h"
+#include "os_fault.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,22 +50,6 @@ extern int os_sync_wait_on_address_with_timeout(void *address, uint64_t value, s
                                                 uint64_t timeout_ns);
 extern int os_sync_wake_by_address_any(void *address, size_t size, uint32_t flags);
 extern int os_sync_wake_by_address_all(void *address, size_t size, uint32_t flags);
-
-#ifdef DSMR_FAULTS
-_Thread_local struct os_fault os_fault;
-static int32_t fault(void) {
-  os_fault.calls++;
-  if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
-  return -os_fault.os_errno;
-}
-#define FAULT()                           \
-  do {                                    \
-    int32_t injected = fault();           \
-    if (injected != 0) return injected;   \
-  } while (0)
-#else
-#define FAULT() (void)0
-#endif
 
 /* A system call's result in this library's terms. */
 static int32_t result(int value) { return value < 0 ? -errno : value; }
@@ -334,46 +315,6 @@ bool os_pair_ring(const struct os_pair *pair) {
   return errno == EAGAIN || errno == EPIPE;
 }
 
-bool os_pair_is_open(const struct os_pair *pair) {
-  struct os_file_info info = {0};
-  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
-         info.device == pair->device;
-}
-
-void os_pair_close(const struct os_pair *pair) {
-  if (os_pair_is_open(pair)) close(pair->theirs);
-  close(pair->ours);
-}
-
-/* What a new thread gets; it frees it. */
-struct start {
-  void (*run)(void *argument);
-  void *argument;
-};
-
-static void *run_thread(void *argument) {
-  struct start start = *(struct start *)argument;
-  free(argument);
-  start.run(start.argument);
-  return NULL;
-}
-
-int32_t os_thread_start(void (*run)(void *argument), void *argument) {
-  struct start *start = malloc(sizeof *start);
-  if (start == NULL) return -ENOMEM;
-  *start = (struct start){run, argument};
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  if (outcome == 0) outcome = pthread_create(&thread, NULL, run_thread, start);
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (outcome == 0) (void)pthread_detach(thread);
-  else free(start);
-  return -outcome;
-}
-
 uintptr_t os_thread(void) { return (uintptr_t)pthread_self(); }
 
 /* No robust mutexes here: a death is found out by looking at the OFD lock. */
@@ -420,26 +361,6 @@ uint32_t os_tid(void) {
 int32_t os_random(uint64_t *value) {
   FAULT();
   return result(getentropy(value, sizeof *value));
-}
-
-int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *name, void *argument),
-                          void *argument) {
-  FAULT();
-  DIR *stream = opendir(directory);
-  if (stream == NULL) return -errno;
-  int32_t outcome = 0;
-  struct dirent *found;
-  while (outcome == 0) {
-    errno = 0;
-    found = readdir(stream);
-    if (found == NULL) {
-      outcome = -errno;
-      break;
-    }
-    outcome = visit(found->d_name, argument);
-  }
-  closedir(stream);
-  return outcome;
 }
 
 /*
@@ -490,46 +411,4 @@ void *os_memory_wiped_by_fork(size_t size) {
                                                 memory_order_release, memory_order_relaxed)) {
   }
   return memory;
-}
-
-void os_stay_loaded(void) {
-  static char inside;
-  Dl_info info;
-  if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
-  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  /* NULL in a program that has the library linked in: that one is not unloaded. */
-  if (self != NULL) dlclose(self);
-}
-
-const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }
-
-int32_t os_status_of(int32_t os_errno) {
-  switch (os_errno) {
-    case EACCES:
-    case EPERM:
-    case EROFS:
-    case ELOOP:
-      return DSMR_E_PERMISSION;
-    case ENOENT:
-    case ENOTDIR:
-      return DSMR_E_NOT_FOUND;
-    case EEXIST:
-      return DSMR_E_EXISTS;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-    case ENOLCK:
-      return DSMR_E_NO_SPACE;
-    case ENAMETOOLONG:
-      return DSMR_E_NAME_TOO_LONG;
-    case ENXIO:
-    case EISDIR:
-    case EOPNOTSUPP: /* opening a socket; a file system that cannot says ENOTSUP */
-      return DSMR_E_CORRUPT;
-    default:
-      return DSMR_E_UNSUPPORTED;
-  }
 }

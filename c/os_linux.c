@@ -2,21 +2,18 @@
  * os_linux.c - the operating-system seam on Linux.
  *
  * The library is linked without a C library and serves glibc and musl processes alike, so
- * what the two spell differently (struct statfs, fstat's symbol) goes through syscall().
+ * what the two spell differently (struct statfs, fstat's symbol) goes through syscall(). So does
+ * what a C library only passes on: each symbol that the library asks it for takes some 70 bytes.
  */
 #include "os.h"
 
-#include "dsmr.h"
+#include "os_fault.h"
 
-#include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -30,22 +27,6 @@
 #ifndef F_OFD_GETLK
 #define F_OFD_GETLK 36
 #define F_OFD_SETLK 37
-#endif
-
-#ifdef DSMR_FAULTS
-_Thread_local struct os_fault os_fault;
-static int32_t fault(void) {
-  os_fault.calls++;
-  if (os_fault.countdown == 0 || --os_fault.countdown > 0) return 0;
-  return -os_fault.os_errno;
-}
-#define FAULT()                           \
-  do {                                    \
-    int32_t injected = fault();           \
-    if (injected != 0) return injected;   \
-  } while (0)
-#else
-#define FAULT() (void)0
 #endif
 
 /* A system call's result in this library's terms. */
@@ -65,7 +46,7 @@ int32_t os_file_open(const char *path) {
 /* The umask may have taken bits that we need; it must not add any, and cannot. */
 static int32_t created(int fd) {
   if (fd < 0) return -errno;
-  if (fchmod(fd, 0600) != 0) {
+  if (syscall(SYS_fchmod, fd, 0600) != 0) {
     int32_t failure = -errno;
     close(fd);
     return failure;
@@ -94,9 +75,12 @@ int32_t os_file_publish(int fd, const char *temporary, bool is_named, const char
   if (is_named) return result(syscall(SYS_renameat2, AT_FDCWD, temporary, AT_FDCWD, path, 1u));
   char self[32];
   (void)snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  int32_t outcome = result(linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+  int32_t outcome =
+      result(syscall(SYS_linkat, AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
   /* Without /proc: the same by the descriptor, which older kernels allow to root only. */
-  if (outcome == -ENOENT) outcome = result(linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  if (outcome == -ENOENT) {
+    outcome = result(syscall(SYS_linkat, fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  }
   return outcome;
 }
 
@@ -131,7 +115,7 @@ int32_t os_file_read(int fd, void *bytes, size_t size) {
   FAULT();
   size_t got = 0;
   while (got < size) {
-    ssize_t count = pread(fd, (char *)bytes + got, size - got, (off_t)got);
+    long count = syscall(SYS_pread64, fd, (char *)bytes + got, size - got, (off_t)got);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return -errno;
     if (count == 0) break;
@@ -143,13 +127,13 @@ int32_t os_file_read(int fd, void *bytes, size_t size) {
 void os_file_write_over(int fd, uint64_t offset, const void *bytes, size_t size) {
   struct os_file_info info = {0};
   if (os_file_info(fd, &info) != 0 || info.size < offset + size) return;
-  ssize_t written = pwrite(fd, bytes, size, (off_t)offset);
+  long written = syscall(SYS_pwrite64, fd, bytes, size, (off_t)offset);
   (void)written; /* it is a courtesy */
 }
 
 int32_t os_file_unlink(const char *path) {
   FAULT();
-  return result(unlink(path));
+  return result(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
 }
 
 void os_file_close(int fd) { close(fd); }
@@ -159,7 +143,7 @@ int32_t os_file_reserve(int fd, uint64_t size, uint64_t *free_bytes) {
   *free_bytes = 0;
   /* Past the limit the kernel would send SIGXFSZ, which kills: ask first. */
   struct rlimit limit;
-  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+  if (syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
       size > limit.rlim_cur) {
     *free_bytes = limit.rlim_cur;
     return -EFBIG;
@@ -398,47 +382,6 @@ bool os_pair_ring(const struct os_pair *pair) {
   return errno == EAGAIN || errno == EPIPE;
 }
 
-bool os_pair_is_open(const struct os_pair *pair) {
-  struct os_file_info info = {0};
-  return os_file_info(pair->theirs, &info) == 0 && info.inode == pair->inode &&
-         info.device == pair->device;
-}
-
-void os_pair_close(const struct os_pair *pair) {
-  if (os_pair_is_open(pair)) close(pair->theirs);
-  close(pair->ours);
-}
-
-/* What a new thread gets; it frees it. */
-struct start {
-  void (*run)(void *argument);
-  void *argument;
-};
-
-static void *run_thread(void *argument) {
-  struct start start = *(struct start *)argument;
-  free(argument);
-  start.run(start.argument);
-  return NULL;
-}
-
-int32_t os_thread_start(void (*run)(void *argument), void *argument) {
-  FAULT();
-  struct start *start = malloc(sizeof *start);
-  if (start == NULL) return -ENOMEM;
-  *start = (struct start){run, argument};
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  if (outcome == 0) outcome = pthread_create(&thread, NULL, run_thread, start);
-  (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (outcome == 0) (void)pthread_detach(thread);
-  else free(start);
-  return -outcome;
-}
-
 void os_pause(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -457,9 +400,9 @@ static uint64_t clock_ns(clockid_t clock) {
 
 uint64_t os_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 uint64_t os_wall_ns(void) { return clock_ns(CLOCK_REALTIME); }
-uint32_t os_pid(void) { return (uint32_t)getpid(); }
+uint32_t os_pid(void) { return (uint32_t)syscall(SYS_getpid); }
 uint32_t os_tid(void) { return (uint32_t)syscall(SYS_gettid); }
-uint32_t os_uid(void) { return (uint32_t)geteuid(); }
+uint32_t os_uid(void) { return (uint32_t)syscall(SYS_geteuid); }
 
 int32_t os_random(uint64_t *value) {
   FAULT();
@@ -470,72 +413,11 @@ int32_t os_random(uint64_t *value) {
   return got == (long)sizeof *value ? 0 : -EIO;
 }
 
-int32_t os_directory_scan(const char *directory, int32_t (*visit)(const char *name, void *argument),
-                          void *argument) {
-  FAULT();
-  DIR *stream = opendir(directory);
-  if (stream == NULL) return -errno;
-  int32_t outcome = 0;
-  struct dirent *found;
-  while (outcome == 0) {
-    errno = 0;
-    found = readdir(stream);
-    if (found == NULL) {
-      outcome = -errno;
-      break;
-    }
-    outcome = visit(found->d_name, argument);
-  }
-  closedir(stream);
-  return outcome;
-}
-
 void *os_memory_wiped_by_fork(size_t size) {
   void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return NULL;
   /* Before Linux 4.14 a forked child would see its parent's handles; that is all. */
-  (void)madvise(memory, size, MADV_WIPEONFORK);
+  (void)syscall(SYS_madvise, memory, size, MADV_WIPEONFORK);
   return memory;
-}
-
-void os_stay_loaded(void) {
-  static char inside;
-  Dl_info info;
-  if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
-  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  /* NULL in a program that has the library linked in: that one is not unloaded. */
-  if (self != NULL) dlclose(self);
-}
-
-const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }
-
-int32_t os_status_of(int32_t os_errno) {
-  switch (os_errno) {
-    case EACCES:
-    case EPERM:
-    case EROFS:
-    case ELOOP:
-      return DSMR_E_PERMISSION;
-    case ENOENT:
-    case ENOTDIR:
-      return DSMR_E_NOT_FOUND;
-    case EEXIST:
-      return DSMR_E_EXISTS;
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-    case ENOLCK:
-      return DSMR_E_NO_SPACE;
-    case ENAMETOOLONG:
-      return DSMR_E_NAME_TOO_LONG;
-    case ENXIO:
-    case EISDIR:
-      return DSMR_E_CORRUPT;
-    default:
-      return DSMR_E_UNSUPPORTED;
-  }
 }

@@ -182,7 +182,8 @@ static void remember_zeros(const struct mapping *mapping) {
   if (zeros_count == ZEROS_MAX || (zeros_count > 0 && zeros_bytes > ZEROS_BYTES_MAX)) {
     gone = forget_oldest_zeros();
   }
-  kept_zeros[(zeros_first + zeros_count) % ZEROS_MAX] = (struct zeros){mapping->address, mapping->size};
+  uint32_t next = (zeros_first + zeros_count) % ZEROS_MAX;
+  kept_zeros[next] = (struct zeros){mapping->address, mapping->size};
   zeros_count++;
   zeros_bytes += mapping->size;
   process_unlock();

@@ -3,7 +3,7 @@
  */
 #include "dsmr.h"
 
-#include "backend.h"
+#include "database.h"
 #include "entry.h"
 #include "os.h"
 #include "status.h"
@@ -82,18 +82,17 @@ static uint32_t live_backends(struct control *control, uint32_t own_slot) {
 }
 
 static void describe(struct control *control, uint32_t own_slot, dsmr_registry_info *info) {
-  *info = (dsmr_registry_info){
-      .size = control->mapping->size,
-      .created_ns = control->header->created_ns,
-      .creator_pid = control->header->creator_pid,
-      .backend_count = live_backends(control, own_slot),
-      .backend_count_max = control->backend_count_max,
-      .segment_count =
-          atomic_load_explicit(&control->header->segment_count, memory_order_relaxed),
-      .segment_count_max = control->segment_count_max,
-      .instance = control->instance,
-      .name_length = (uint32_t)strlen(control->place.name),
-  };
+  memset(info, 0, sizeof *info);
+  info->size = control->mapping->size;
+  info->created_ns = control->header->created_ns;
+  info->creator_pid = control->header->creator_pid;
+  info->backend_count = live_backends(control, own_slot);
+  info->backend_count_max = control->backend_count_max;
+  info->segment_count =
+      atomic_load_explicit(&control->header->segment_count, memory_order_relaxed);
+  info->segment_count_max = control->segment_count_max;
+  info->instance = control->instance;
+  info->name_length = (uint32_t)strlen(control->place.name);
   memcpy(info->name, control->place.name, sizeof info->name);
 }
 
@@ -179,10 +178,10 @@ static void describe_backend(const struct control *control, uint32_t slot,
   info->attached_ns = row->attached_ns;
   memcpy(info->label, row->label, sizeof info->label);
   info->label_length = text_length(info->label, sizeof info->label);
-  const struct database_row *database = backend_database(control, row->database_id);
+  const struct database_row *database = database_row_of(control, row->database_id);
   if (database != NULL && row->database_id != 0) {
     memcpy(info->database, database->name, sizeof info->database);
-    info->database_length = text_length(info->database, sizeof info->database - 1);
+    info->database_length = database_name_length(database);
   }
   uint64_t waiting_id = atomic_load_explicit(&row->waiting_entry_id, memory_order_relaxed);
   uint32_t waiting = atomic_load_explicit(&row->waiting_entry, memory_order_relaxed);
@@ -214,8 +213,9 @@ int32_t dsmr_backends(uint32_t registry, dsmr_backend_info *infos, uint32_t capa
     uint32_t word = atomic_load_explicit(&control->backends[slot].word, memory_order_acquire);
     if (SLOT_STATE(word) != SLOT_LIVE) continue;
     if (count < capacity) {
-      infos[count] = (dsmr_backend_info){.is_self = slot == backend->slot,
-                                         .segment_count = attached[slot]};
+      memset(&infos[count], 0, sizeof infos[count]);
+      infos[count].is_self = slot == backend->slot;
+      infos[count].segment_count = attached[slot];
       describe_backend(control, slot, &infos[count]);
     }
     count++;

@@ -4,6 +4,7 @@
  */
 #include "dsmr.h"
 
+#include "database.h"
 #include "entry.h"
 #include "init_once.h"
 #include "segment.h"
@@ -44,18 +45,24 @@ int32_t dsmr_segment_park(uint32_t segment) {
 }
 
 int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
-                          dsmr_error *error) {
+                          uint32_t scope, dsmr_error *error) {
   struct backend *backend = NULL;
   int32_t outcome = backend_find(registry, &backend, error);
   if (outcome == 0) outcome = status_check_name(error, "segment", name, name_length);
   if (outcome == 0) outcome = control_enter(&backend->control, error);
   if (outcome != 0) return outcome;
   struct control *control = &backend->control;
-  uint32_t index = entry_find(control, name, name_length);
-  bool is_there = index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY;
-  if (is_there) entry_drop(control, index);
+  uint32_t database_id = 0;
+  outcome = database_of_scope(backend, scope, &database_id, error);
+  if (outcome == 0) {
+    uint32_t index = entry_find(control, database_id, name, name_length);
+    if (index != ENTRY_NONE && ENTRY_STATE(entry_word(control, index)) == ENTRY_READY) {
+      entry_drop(control, index);
+      outcome = 1;
+    }
+  }
   control_unlock(control);
-  return is_there;
+  return outcome;
 }
 
 int32_t dsmr_segment_is_current(uint32_t segment) {
@@ -79,19 +86,21 @@ int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capa
     if (state != ENTRY_INITIALIZING && state != ENTRY_READY) continue;
     const struct entry *entry = &control->entries[i];
     if (count < capacity) {
-      infos[count] = (dsmr_segment_info){
-          .id = entry->id,
-          .size = entry->size,
-          .created_ns = entry->created_ns,
-          .creator_pid = entry->creator_pid,
-          .is_ready = state == ENTRY_READY,
-          .lifetime = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ? DSMR_LIFETIME_ATTACHED
-                                                                    : DSMR_LIFETIME_REGISTRY,
-          .backend_count = entry_attached_count(entry),
-          .name_length = entry_name_length(entry),
-          .owner = entry->owner,
-      };
-      memcpy(infos[count].name, entry->name, sizeof infos[count].name);
+      dsmr_segment_info *info = &infos[count];
+      info->id = entry->id;
+      info->size = entry->size;
+      info->created_ns = entry->created_ns;
+      info->layout = entry->layout;
+      info->creator_pid = entry->creator_pid;
+      info->is_ready = state == ENTRY_READY;
+      info->lifetime = (entry->flags & ENTRY_LIFETIME_ATTACHED) != 0 ? DSMR_LIFETIME_ATTACHED
+                                                                     : DSMR_LIFETIME_REGISTRY;
+      info->backend_count = entry_attached_count(entry);
+      info->name_length = entry_name_length(entry);
+      info->owner = entry->owner;
+      info->database_id = entry->database_id;
+      info->reserved = 0;
+      memcpy(info->name, entry->name, sizeof info->name);
     }
     count++;
   }

@@ -23,8 +23,8 @@ struct failure {
   uint64_t requested;
 };
 
-static void compose(dsmr_error *error, const struct failure *failure, const char *format, va_list values,
-                    const char *reason) {
+static void compose(dsmr_error *error, const struct failure *failure, const char *format,
+                    va_list values, const char *reason) {
   if (error == NULL) return;
   error->status = failure->status;
   error->os_errno = failure->os_errno;
@@ -58,8 +58,8 @@ WITHOUT_FLOATS int32_t status_fail(dsmr_error *error, int32_t status, const char
   return status;
 }
 
-WITHOUT_FLOATS int32_t status_fail_numbers(dsmr_error *error, int32_t status, uint64_t actual, uint64_t requested,
-                            const char *format, ...) {
+WITHOUT_FLOATS int32_t status_fail_numbers(dsmr_error *error, int32_t status, uint64_t actual,
+                                           uint64_t requested, const char *format, ...) {
   va_list values;
   va_start(values, format);
   struct failure failure = {.status = status, .actual = actual, .requested = requested};

@@ -205,7 +205,7 @@ int main(int argument_count, char **arguments) {
   }
 
   dsmr_segment_ticket ticket = {0};
-  int32_t status = dsmr_segment_lookup((uint32_t)registry, "words", 5, &ticket, &error);
+  int32_t status = dsmr_segment_lookup((uint32_t)registry, "words", 5, 0, &ticket, &error);
   if (status < 0) {
     (void)fprintf(stderr, "word_table: %s\n", error.message);
     return 1;

@@ -170,6 +170,7 @@ export class Backend {
       this.#handle,
       encoded,
       encoded.length,
+      number("DSMR_SCOPE_GLOBAL"),
       ticket.bytes,
       error.bytes,
     );

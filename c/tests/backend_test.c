@@ -248,7 +248,7 @@ static void act(uint32_t *registry, uint32_t *kept, uint64_t random) {
   int32_t outcome = 0;
   switch (random >> 16 & 7) {
     case 0:
-      CHECK(dsmr_segment_drop(*registry, name, 1, &error) >= 0);
+      CHECK(dsmr_segment_drop(*registry, name, 1, 0, &error) >= 0);
       break;
     case 1:
       CHECK(dsmr_segments(*registry, NULL, 0, &error) <= 3);
@@ -268,7 +268,7 @@ static void act(uint32_t *registry, uint32_t *kept, uint64_t random) {
       CHECK((int32_t)*registry > 0);
       break;
     case 4:
-      outcome = dsmr_segment_lookup(*registry, name, 1, &ticket, &error);
+      outcome = dsmr_segment_lookup(*registry, name, 1, 0, &ticket, &error);
       CHECK(outcome == DSMR_FOUND || outcome == DSMR_E_NOT_FOUND);
       if (outcome == DSMR_FOUND) CHECK(check_is_filled(&ticket, byte_of(&ticket)));
       break;
@@ -368,7 +368,7 @@ static _Noreturn void churn(const struct gate *ready) {
       memset(check_bytes(&ticket), 9, 2048);
       CHECK_OK(dsmr_segment_commit(ticket.segment, &check_error));
     }
-    CHECK_OK(dsmr_segment_drop(registry, "s", 1, &check_error));
+    CHECK_OK(dsmr_segment_drop(registry, "s", 1, 0, &check_error));
     if (outcome >= 0) CHECK_OK(dsmr_segment_detach(ticket.segment));
   }
 }
@@ -393,7 +393,7 @@ static void initialiser_killed_at_any_moment_is_replaced(void) {
     CHECK_INT(dsmr_segments(registry, NULL, 0, &check_error), 1);
     CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
     CHECK_INT(check_count(check_directory, "dsmr.s."), 1);
-    CHECK_INT(dsmr_segment_drop(registry, "s", 1, &check_error), 1);
+    CHECK_INT(dsmr_segment_drop(registry, "s", 1, 0, &check_error), 1);
     CHECK_OK(dsmr_segment_detach(ticket.segment));
   }
 }

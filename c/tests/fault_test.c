@@ -74,7 +74,7 @@ static void full_file_system_is_no_space_with_numbers_and_no_remains(void) {
               DSMR_E_NO_SPACE);
   CHECK(check_error.actual > 0 && check_error.actual < check_error.requested);
   CHECK_INT(check_count(check_directory, ""), count + 1);
-  CHECK_INT(dsmr_segment_drop(registry, "segment 0", 9, &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(registry, "segment 0", 9, 0, &check_error), 1);
   CHECK_OK(dsmr_segment_detach(tickets[0].segment));
   CHECK_INT(check_begin(registry, "again", SIZE, &tickets[0]), DSMR_INITIALIZE);
   CHECK(check_is_filled(&tickets[0], 0));
@@ -90,7 +90,7 @@ static void file_system_without_inodes_is_no_space(void) {
   CHECK_FAILS(dsmr_registry_open("r2", 2, DIRECTORY, NULL, 0, NULL, &check_error),
               DSMR_E_NO_SPACE);
   CHECK_INT(dsmr_segments(registry, NULL, 0, &check_error), 1);
-  CHECK_INT(dsmr_segment_drop(registry, "a", 1, &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(registry, "a", 1, 0, &check_error), 1);
   /* The file goes when nobody has it mapped any more. */
   CHECK_OK(dsmr_registry_close(registry));
   registry = (uint32_t)CHECK_OK(try_open(DSMR_MODE_OPEN, 4, 8));
@@ -207,11 +207,31 @@ static int32_t act_attach(void) {
 static int32_t act_commit(void) { return dsmr_segment_commit(segment, &check_error); }
 static int32_t act_abort(void) { return dsmr_segment_abort(segment, &check_error); }
 static int32_t act_detach(void) { return dsmr_segment_detach(segment); }
-static int32_t act_drop(void) { return dsmr_segment_drop(registry, "kept", 4, &check_error); }
+static int32_t act_drop(void) { return dsmr_segment_drop(registry, "kept", 4, 0, &check_error); }
 static int32_t act_list(void) { return dsmr_registry_list(DIRECTORY, NULL, 0, &check_error); }
 static int32_t act_segments(void) { return dsmr_segments(registry, NULL, 0, &check_error); }
 static int32_t act_backends(void) { return dsmr_backends(registry, NULL, 0, &check_error); }
 static int32_t act_destroy(void) { return dsmr_registry_destroy("r", 1, DIRECTORY, &check_error); }
+
+static int32_t act_create_in_database(void) {
+  dsmr_segment_request request = {.size = 64, .timeout_ms = -1, .scope = DSMR_SCOPE_DATABASE};
+  dsmr_segment_ticket ticket = {0};
+  return dsmr_segment_begin(registry, "own", 3, &request, &ticket, &check_error);
+}
+
+static void prepare_database(void) {
+  prepare_backend();
+  dsmr_segment_request request = {.size = 64, .timeout_ms = -1, .scope = DSMR_SCOPE_DATABASE};
+  dsmr_segment_ticket ticket = {0};
+  CHECK_INT(dsmr_segment_begin(registry, "own", 3, &request, &ticket, &check_error),
+            DSMR_INITIALIZE);
+  CHECK_OK(dsmr_segment_commit(ticket.segment, &check_error));
+  CHECK_OK(dsmr_segment_detach(ticket.segment));
+}
+
+static int32_t act_drop_database(void) {
+  return dsmr_database_drop(registry, "default", 7, &check_error);
+}
 
 static int32_t act_close(void) {
   int32_t outcome = dsmr_registry_close(registry);
@@ -235,6 +255,8 @@ static const struct operation operations[] = {
     {"abort", prepare_initialising, act_abort},
     {"detach", prepare_temporary, act_detach},
     {"drop", prepare_backend, act_drop},
+    {"begin that creates in the database", prepare_backend, act_create_in_database},
+    {"drop of a database", prepare_database, act_drop_database},
     {"close", prepare_temporary, act_close},
     {"list", prepare_backend, act_list},
     {"segments", prepare_backend, act_segments},

@@ -120,7 +120,7 @@ static void make_pristine(void) {
     check_create(registry, "c", 64, DSMR_LIFETIME_ATTACHED, 3);
     check_create(registry, "d", 64, DSMR_LIFETIME_REGISTRY, 4);
     CHECK_INT(check_begin(registry, "e", 64, &ticket), DSMR_INITIALIZE);
-    CHECK_INT(dsmr_segment_drop(registry, "d", 1, &check_error), 1);
+    CHECK_INT(dsmr_segment_drop(registry, "d", 1, 0, &check_error), 1);
     _exit(0);
   }
   CHECK_CHILD(child);
@@ -234,12 +234,12 @@ static void use_everything(uint32_t registry) {
       }
       if (i == 6) sane(dsmr_segment_detach(ticket.segment));
     }
-    if (i == 2) sane(dsmr_segment_lookup(registry, "a", 1, &ticket, &check_error));
+    if (i == 2) sane(dsmr_segment_lookup(registry, "a", 1, 0, &ticket, &check_error));
   }
   sane(dsmr_segments(registry, segments, 64, &check_error));
   sane(dsmr_backends(registry, backends, 256, &check_error));
   sane(dsmr_registry_describe(registry, &info, &check_error));
-  for (int i = 0; i < 3; i++) sane(dsmr_segment_drop(registry, names[i], 1, &check_error));
+  for (int i = 0; i < 3; i++) sane(dsmr_segment_drop(registry, names[i], 1, 0, &check_error));
 }
 
 static void set_random_word(unsigned char *bytes, uint64_t *seed) {
@@ -326,14 +326,14 @@ static void check_segment_refused(uint32_t registry, int32_t status) {
   dsmr_segment_info info;
   int descriptors = check_descriptors();
   CHECK_FAILS(check_begin(registry, "s", 64, &ticket), status);
-  CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, &ticket, &check_error), status);
+  CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, 0, &ticket, &check_error), status);
   CHECK_INT(check_descriptors(), descriptors);
   CHECK_INT(dsmr_segments(registry, &info, 1, &check_error), 1);
   CHECK_INT(info.backend_count, 0);
 }
 
 static void make_segment(uint32_t registry, char path[512]) {
-  (void)dsmr_segment_drop(registry, "s", 1, &check_error);
+  (void)dsmr_segment_drop(registry, "s", 1, 0, &check_error);
   CHECK_OK(dsmr_segment_detach(check_create(registry, "s", 64, DSMR_LIFETIME_REGISTRY, 1)));
   check_path("dsmr.s.", path);
 }

@@ -207,7 +207,7 @@ static void run(char *line) {
   } else if (strcmp(words[0], "fork") == 0) {
     fork_keeper();
   } else if (strcmp(words[0], "drop") == 0) {
-    answer(dsmr_segment_drop(registry, words[1], (uint32_t)strlen(words[1]), &error), &error);
+    answer(dsmr_segment_drop(registry, words[1], (uint32_t)strlen(words[1]), 0, &error), &error);
   } else if (strcmp(words[0], "detach") == 0) {
     answer(dsmr_segment_detach(segment), &error);
   } else if (strcmp(words[0], "freeze") == 0) {

@@ -99,7 +99,7 @@ static void act_begin_kept(void) {
 static void act_commit(void) { CHECK_OK(dsmr_segment_commit(segment, &check_error)); }
 static void act_abort(void) { CHECK_OK(dsmr_segment_abort(segment, &check_error)); }
 static void act_detach(void) { CHECK_OK(dsmr_segment_detach(segment)); }
-static void act_drop(void) { CHECK_INT(dsmr_segment_drop(registry, "victim", 6, &check_error), 1); }
+static void act_drop(void) { CHECK_INT(dsmr_segment_drop(registry, "victim", 6, 0, &check_error), 1); }
 static void act_close(void) { CHECK_OK(dsmr_registry_close(registry)); }
 static void act_destroy(void) {
   CHECK_INT(dsmr_registry_destroy("k", 1, DIRECTORY, &check_error), 1);
@@ -253,7 +253,7 @@ static void warm_up(void) {
   make_world(&world);
   prepare_everything();
   act_abort();
-  CHECK_OK(dsmr_segment_drop(registry, "victim", 6, &check_error));
+  CHECK_OK(dsmr_segment_drop(registry, "victim", 6, 0, &check_error));
   act_close();
   survive(&(struct operation){.act = act_open, .may_go = VICTIM}, false);
 }

@@ -340,7 +340,7 @@ static void tranche_of_a_segment_goes_with_it(void) {
   CHECK_INT(tranche_named("s").id, 0);
   CHECK_INT(dsmr_tranches(here.registry, NULL, 0, &check_error), 3);
   CHECK_FAILS(dsmr_tranche_new(here.registry, NAME("t"), 12345, &check_error), DSMR_E_CLOSED);
-  CHECK_INT(dsmr_segment_drop(here.registry, NAME("s"), &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(here.registry, NAME("s"), 0, &check_error), 1);
   CHECK_OK(dsmr_segment_detach(here.segment));
   CHECK_INT(tranche_named("kind").id, UINT32_MAX);
   CHECK_INT(tranche_named("s").id, UINT32_MAX);

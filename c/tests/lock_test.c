@@ -332,7 +332,7 @@ static void lock_of_a_dropped_segment_survives_its_holder(void) {
   struct party b = party_start();
   CHECK_INT(ask(&a, TAKE, 0, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
   CHECK_INT(ask(&a, TAKE, 1, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
-  CHECK_INT(dsmr_segment_drop(here.registry, NAME("s"), &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(here.registry, NAME("s"), 0, &check_error), 1);
   /* The name's next segment has a lock of its own. */
   struct party newcomer = party_start();
   CHECK_INT(ask(&newcomer, TRY, 0, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);

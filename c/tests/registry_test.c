@@ -72,8 +72,8 @@ static void names_are_checked_alike_wherever_one_is_given(void) {
       CHECK_OK(dsmr_segment_abort(ticket.segment, &check_error));
       CHECK_OK(dsmr_registry_close((uint32_t)opened));
     } else {
-      CHECK_FAILS(dsmr_segment_drop(registry, c->name, c->length, &check_error), c->status);
-      CHECK_FAILS(dsmr_segment_lookup(registry, c->name, c->length, &ticket, &check_error),
+      CHECK_FAILS(dsmr_segment_drop(registry, c->name, c->length, 0, &check_error), c->status);
+      CHECK_FAILS(dsmr_segment_lookup(registry, c->name, c->length, 0, &ticket, &check_error),
                   c->status);
       CHECK_INT(check_error.message_length, strlen(check_error.message));
     }
@@ -210,8 +210,8 @@ static void destroyed_registry_is_closed_to_all_but_their_memory_stays(void) {
   dsmr_segment_ticket ticket;
   dsmr_registry_info info;
   CHECK_FAILS(check_begin(registry, "s", 64, &ticket), DSMR_E_CLOSED);
-  CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, &ticket, &check_error), DSMR_E_CLOSED);
-  CHECK_FAILS(dsmr_segment_drop(registry, "s", 1, &check_error), DSMR_E_CLOSED);
+  CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, 0, &ticket, &check_error), DSMR_E_CLOSED);
+  CHECK_FAILS(dsmr_segment_drop(registry, "s", 1, 0, &check_error), DSMR_E_CLOSED);
   CHECK_FAILS(dsmr_segments(registry, NULL, 0, &check_error), DSMR_E_CLOSED);
   CHECK_FAILS(dsmr_backends(registry, NULL, 0, &check_error), DSMR_E_CLOSED);
   CHECK_FAILS(dsmr_registry_describe(registry, &info, &check_error), DSMR_E_CLOSED);

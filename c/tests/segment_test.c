@@ -210,8 +210,8 @@ static void waiting_gives_up_after_the_requests_timeout(void) {
       CHECK_INT(check_error.actual, own);
       CHECK_INT(check_error.requested, timeout_ms);
       dsmr_segment_ticket other;
-      CHECK_FAILS(dsmr_segment_lookup(mine, "s", 1, &other, &check_error), DSMR_E_NOT_FOUND);
-      CHECK_INT(dsmr_segment_drop(mine, "s", 1, &check_error), 0);
+      CHECK_FAILS(dsmr_segment_lookup(mine, "s", 1, 0, &other, &check_error), DSMR_E_NOT_FOUND);
+      CHECK_INT(dsmr_segment_drop(mine, "s", 1, 0, &check_error), 0);
       _exit(0);
     }
     CHECK_CHILD(child);
@@ -306,7 +306,7 @@ static void attached_segment_goes_with_the_death_of_the_last_backend(void) {
     dsmr_segment_ticket ticket;
     if (way == 0) CHECK_INT(dsmr_segments(registry, NULL, 0, &check_error), 0);
     if (way == 1) {
-      CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, &ticket, &check_error), DSMR_E_NOT_FOUND);
+      CHECK_FAILS(dsmr_segment_lookup(registry, "s", 1, 0, &ticket, &check_error), DSMR_E_NOT_FOUND);
     }
     CHECK_INT(check_begin(registry, "s", 32, &ticket), DSMR_INITIALIZE);
     CHECK(check_is_filled(&ticket, 0));
@@ -320,8 +320,8 @@ static void dropped_segment_keeps_its_memory_and_frees_its_name(void) {
   uint32_t other = check_open("r", 0, 0);
   uint32_t old = check_create(registry, "s", 64, DSMR_LIFETIME_REGISTRY, 1);
   CHECK_INT(dsmr_segment_is_current(old), 1);
-  CHECK_INT(dsmr_segment_drop(other, "s", 1, &check_error), 1);
-  CHECK_INT(dsmr_segment_drop(other, "s", 1, &check_error), 0);
+  CHECK_INT(dsmr_segment_drop(other, "s", 1, 0, &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(other, "s", 1, 0, &check_error), 0);
   CHECK_INT(dsmr_segment_is_current(old), 0);
   /* The file stays for as long as somebody is attached: whoever reaps one needs its locks. */
   CHECK_INT(check_count(check_directory, "dsmr.s."), 1);
@@ -352,7 +352,7 @@ static void full_registry_has_room_again_after_a_drop(void) {
   CHECK_FAILS(check_begin(registry, "d", 1, &ticket), DSMR_E_REGISTRY_FULL);
   CHECK_INT(check_error.actual, 3);
   CHECK_INT(check_begin(registry, "a", 1, &ticket), DSMR_FOUND);
-  CHECK_INT(dsmr_segment_drop(registry, "a", 1, &check_error), 1);
+  CHECK_INT(dsmr_segment_drop(registry, "a", 1, 0, &check_error), 1);
   check_create(registry, "d", 1, DSMR_LIFETIME_REGISTRY, 1);
   CHECK_FAILS(check_begin(registry, "a", 1, &ticket), DSMR_E_REGISTRY_FULL);
   CHECK_OK(dsmr_segment_abort(half.segment, &check_error));
@@ -411,7 +411,7 @@ static void table_agrees_with_a_model_over_100000_cycles(void) {
         CHECK_INT(ticket.id, ids[n]);
         CHECK_OK(dsmr_segment_detach(ticket.segment));
       }
-      CHECK_INT(dsmr_segment_drop(registry, NAME(name), &check_error), 1);
+      CHECK_INT(dsmr_segment_drop(registry, NAME(name), 0, &check_error), 1);
       ids[n] = 0;
       count--;
     } else if (count == ROOM) {

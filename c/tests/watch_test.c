@@ -433,7 +433,7 @@ static void change_of_the_registry_fires(void) {
     check_is_silent();
     uint32_t before = seen;
     if (i == 0) (void)check_create(other.registry, "new", 64, 0, 1);
-    if (i == 1) CHECK_OK(dsmr_segment_drop(other.registry, NAME("new"), &check_error));
+    if (i == 1) CHECK_OK(dsmr_segment_drop(other.registry, NAME("new"), 0, &check_error));
     if (i == 2) CHECK_OK(dsmr_registry_close(other.registry));
     if (i == 3) place_enter(&other);
     if (i == 4) CHECK_KILL(mortal.pid);

@@ -42,6 +42,12 @@ export const symbols = {
   dsmr_backends: ["u32", "buffer", "u32", "buffer"],
   // int32_t dsmr_backend_is_alive(uint32_t registry, uint32_t backend_id)
   dsmr_backend_is_alive: ["u32", "u32"],
+  // int32_t dsmr_databases(uint32_t registry, dsmr_database_info *infos, uint32_t capacity,
+  //                        dsmr_error *error)
+  dsmr_databases: ["u32", "buffer", "u32", "buffer"],
+  // int32_t dsmr_database_drop(uint32_t registry, const char *name, uint32_t name_length,
+  //                            dsmr_error *error)
+  dsmr_database_drop: ["u32", "buffer", "u32", "buffer"],
   // int32_t dsmr_segment_begin(uint32_t registry, const char *name, uint32_t name_length,
   //                            const dsmr_segment_request *request,
   //                            dsmr_segment_ticket *ticket, dsmr_error *error)
@@ -55,15 +61,16 @@ export const symbols = {
   // int32_t dsmr_segment_abort(uint32_t segment, dsmr_error *error)
   dsmr_segment_abort: ["u32", "buffer"],
   // int32_t dsmr_segment_lookup(uint32_t registry, const char *name, uint32_t name_length,
-  //                             dsmr_segment_ticket *ticket, dsmr_error *error)
-  dsmr_segment_lookup: ["u32", "buffer", "u32", "buffer", "buffer"],
+  //                             uint32_t scope, dsmr_segment_ticket *ticket,
+  //                             dsmr_error *error)
+  dsmr_segment_lookup: ["u32", "buffer", "u32", "u32", "buffer", "buffer"],
   // int32_t dsmr_segment_detach(uint32_t segment)
   dsmr_segment_detach: ["u32"],
   // int32_t dsmr_segment_park(uint32_t segment)
   dsmr_segment_park: ["u32"],
   // int32_t dsmr_segment_drop(uint32_t registry, const char *name, uint32_t name_length,
-  //                           dsmr_error *error)
-  dsmr_segment_drop: ["u32", "buffer", "u32", "buffer"],
+  //                           uint32_t scope, dsmr_error *error)
+  dsmr_segment_drop: ["u32", "buffer", "u32", "u32", "buffer"],
   // int32_t dsmr_segment_is_current(uint32_t segment)
   dsmr_segment_is_current: ["u32"],
   // int32_t dsmr_segments(uint32_t registry, dsmr_segment_info *infos, uint32_t capacity,

@@ -1,0 +1,27 @@
+/*
+ * database.h - the databases of a registry: what a name means where.
+ */
+#ifndef DSMR_DATABASE_H
+#define DSMR_DATABASE_H
+
+#include "backend.h"
+
+/* The database's row, or NULL. */
+const struct database_row *database_row_of(const struct control *control, uint32_t database_id);
+
+/* Finds or makes the database. Under the table lock. */
+int32_t database_claim(struct control *control, const char *name, uint32_t name_length,
+                       uint32_t *database_id, dsmr_error *error);
+
+/*
+ * The database_id that a scope (enum dsmr_scope) means to the backend: of an entry that it may
+ * find or make. CLOSED if that database was dropped, SIZE_INVALID if the scope is none. Under the
+ * table lock: until that is let go, the database stays.
+ */
+int32_t database_of_scope(const struct backend *backend, uint32_t scope, uint32_t *database_id,
+                          dsmr_error *error);
+
+/* The name's length, never more than the field holds, whatever is in memory. */
+uint32_t database_name_length(const struct database_row *row);
+
+#endif
