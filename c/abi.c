@@ -72,6 +72,7 @@
   F(registry_info, segment_count)                                                                 \
   F(registry_info, segment_count_max)                                                             \
   F(registry_info, backend_id)                                                                    \
+  F(registry_info, database_id)                                                                   \
   F(registry_info, status)                                                                        \
   F(registry_info, name_length)                                                                   \
   F(registry_info, database_length)                                                               \
@@ -81,6 +82,7 @@
   F(backend_info, backend_id)                                                                     \
   F(backend_info, pid)                                                                            \
   F(backend_info, tid)                                                                            \
+  F(backend_info, database_id)                                                                    \
   F(backend_info, attached_ns)                                                                    \
   F(backend_info, segment_count)                                                                  \
   F(backend_info, is_self)                                                                        \

@@ -15,8 +15,10 @@ import {
   nothing,
 } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
-import type { Initialization } from "./init_scope.ts";
+import { type Initialization, isInsideInit } from "./init_scope.ts";
+import { listDatabases } from "./listing.ts";
 import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
+import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
 import { type AsyncWaitOptions, patiently, retryAll, wait } from "./wait.ts";
 import { WebLocks } from "./web_locks.ts";
@@ -34,6 +36,12 @@ export interface SegmentOptions {
   size: number;
   lifetime: Lifetime;
   timeout_ms: number;
+  /** Default: global. */
+  scope?: Scope;
+  /** The hash of what is in it. Default: 0, which is any. */
+  layout?: bigint;
+  /** What is thrown when it is there with another layout, whose hash this is. */
+  otherLayout?(hash: bigint): DsmrError;
   /** Nothing needs to be put there: `begin` publishes it in the turn in which it makes it. */
   isZero?: boolean;
 }
@@ -45,9 +53,10 @@ const backends = new Map<string, Backend>();
 export class Backend {
   readonly #handle: number;
   readonly #database: string;
+  readonly #databaseId: number;
   /** Tells the registry from all others, by whatever path it was found. */
   readonly #instance: bigint;
-  /** What each name means, as far as we have attached it. */
+  /** What each name means, as far as we have attached it; by `keyOf`, as the next one. */
   readonly #byName = new Map<string, Segment>();
   /** Everything attached, by handle; also what has lost its name since. */
   readonly #attached = new Map<number, Segment>();
@@ -71,6 +80,7 @@ export class Backend {
     check(calls.dsmr_registry_describe(handle, info.bytes, error.bytes));
     this.id = info.u32("backend_id");
     this.#instance = info.big("instance");
+    this.#databaseId = info.u32("database_id");
   }
 
   /** The isolate's backend for this place; a new one if there is none that can be used. */
@@ -79,7 +89,7 @@ export class Backend {
     const encodedDatabase = encodeName("database", database);
     const key = `${dir.replace(/\/+$/, "")}\0${name}\0${database}`;
     const known = backends.get(key);
-    if (known !== undefined && known.#isUsable()) {
+    if (known !== undefined && known.#isUsable() && known.#hasDatabase()) {
       if (options.mode === "create") {
         throw new DsmrError(
           "EXISTS",
@@ -94,7 +104,7 @@ export class Backend {
     // Perhaps we have it by another path: through a link, for instance.
     for (const other of new Set(backends.values())) {
       if (other.#database !== database || other.#instance !== backend.#instance) continue;
-      if (!other.#isUsable()) continue;
+      if (!other.#isUsable() || !other.#hasDatabase()) continue;
       native().calls.dsmr_registry_close(handle);
       backends.set(key, other);
       other.#useCount++;
@@ -115,6 +125,16 @@ export class Backend {
 
   #isUsable(): boolean {
     return native().calls.dsmr_registry_is_usable(this.#handle) === 1;
+  }
+
+  /** Whether the database has not been dropped since. */
+  #hasDatabase(): boolean {
+    return listDatabases(this.#handle).some(({ id }) => id === this.#databaseId);
+  }
+
+  /** The number of the database that it has opened; never given twice in a registry. */
+  get databaseId(): number {
+    return this.#databaseId;
   }
 
   /** Tells the registry from all others. */
@@ -150,9 +170,9 @@ export class Backend {
     return count;
   }
 
-  /** The attached segment of this name, if it is still what the name means. Two calls at most. */
-  current(name: string): Segment | undefined {
-    const segment = this.#byName.get(name);
+  /** The attached segment of this key, if it is still what that means. Two calls at most. */
+  current(key: string): Segment | undefined {
+    const segment = this.#byName.get(key);
     if (segment === undefined) return undefined;
     // The memory is of no use to us any more: attach it anew.
     if (isTransferred(segment)) {
@@ -162,7 +182,7 @@ export class Backend {
     return native().calls.dsmr_segment_is_current(handleOf(segment)) === 1 ? segment : undefined;
   }
 
-  lookup(name: string): Segment | null {
+  lookup(name: string, scope: Scope = "global"): Segment | null {
     const { calls, error, number, record } = native();
     const encoded = encodeName("segment", name);
     const ticket = record("dsmr_segment_ticket");
@@ -170,13 +190,13 @@ export class Backend {
       this.#handle,
       encoded,
       encoded.length,
-      number("DSMR_SCOPE_GLOBAL"),
+      encodeScope(scope),
       ticket.bytes,
       error.bytes,
     );
     if (status === number("DSMR_E_NOT_FOUND")) return null;
     check(status);
-    return this.#adopt(name, ticket, number("DSMR_FOUND"));
+    return this.#adopt(name, scope, ticket, number("DSMR_FOUND"));
   }
 
   /**
@@ -187,7 +207,9 @@ export class Backend {
     const beginning = new Beginning(this.#handle, name, options);
     for (;;) {
       const status = beginning.attempt();
-      if (status !== beginning.wait) return this.#adopt(name, beginning.ticket, status);
+      if (status !== beginning.wait) {
+        return this.#adopt(name, options.scope ?? "global", beginning.ticket, status);
+      }
       // In slices: between two of them a runtime can terminate a Worker (Bun does, Deno 2.9 not).
       check(beginning.sleep());
     }
@@ -204,19 +226,21 @@ export class Backend {
     waiting: AsyncWaitOptions,
   ): Promise<{ segment: Segment; isOurs: boolean } | undefined> {
     const timeout = waiting.timeout ?? Infinity;
+    const { scope = "global" } = options;
+    const key = keyOf(name, scope);
     const patient = { ...options, timeout_ms: TABLE_PATIENCE_MS };
     const beginning = new Beginning(this.#handle, name, patient, true);
     let begun: { segment: Segment; isOurs: boolean } | undefined;
     await wait({
       attempt: () => {
         for (;;) {
-          if (this.#initializing.has(name)) return 0;
+          if (this.#initializing.has(key)) return 0;
           const status = beginning.attempt();
           const watch = beginning.watch(status);
           if (watch > 0) return watch;
           if (watch === 0) continue;
           const isOurs = status === native().number("DSMR_INITIALIZE");
-          const segment = this.#adopt(name, beginning.ticket, status);
+          const segment = this.#adopt(name, scope, beginning.ticket, status);
           begun = { segment, isOurs };
           if (isOurs && options.isZero) this.#commitZero(segment);
           else if (isOurs) this.startInitializing(segment);
@@ -231,24 +255,31 @@ export class Backend {
 
   /** The caller initialises a fresh segment. */
   startInitializing(segment: Segment): Initialization {
-    const { name } = segment;
-    this.#initializing.set(name, { segment, ...Promise.withResolvers<void>() });
+    const { name, scope } = segment;
+    this.#initializing.set(keyOf(name, scope), { segment, ...Promise.withResolvers<void>() });
     return this.initialization(segment);
   }
 
   /** What `startInitializing` has begun. */
   initialization(segment: Segment): Initialization {
-    const { name } = segment;
+    const { name, scope } = segment;
+    const key = keyOf(name, scope);
     return {
       name,
+      databaseId: scope === "global" ? 0 : this.#databaseId,
       instance: this.#instance,
-      isOver: () => this.#initializing.get(name)?.segment !== segment,
+      isOver: () => this.#initializing.get(key)?.segment !== segment,
     };
   }
 
-  /** Settles when a task of this backend is through with initialising `name`; or undefined. */
-  initializing(name: string): Promise<void> | undefined {
-    return this.#initializing.get(name)?.promise;
+  /** Whether the running code belongs to the callback that initialises the segment. */
+  isInsideInit(name: string, scope: Scope): boolean {
+    return isInsideInit(this.#instance, scope === "global" ? 0 : this.#databaseId, name);
+  }
+
+  /** Settles when a task of this backend is through with initialising `key`; or undefined. */
+  initializing(key: string): Promise<void> | undefined {
+    return this.#initializing.get(key)?.promise;
   }
 
   /**
@@ -256,9 +287,10 @@ export class Backend {
    * second time, when somebody else may be at it already.
    */
   endInitializing(segment: Segment): void {
-    const initializing = this.#initializing.get(segment.name);
+    const key = keyOf(segment.name, segment.scope);
+    const initializing = this.#initializing.get(key);
     if (initializing?.segment !== segment) return;
-    this.#initializing.delete(segment.name);
+    this.#initializing.delete(key);
     initializing.resolve();
   }
 
@@ -314,10 +346,10 @@ export class Backend {
   commit(segment: Segment): void {
     const { calls, error } = native();
     check(calls.dsmr_segment_commit(handleOf(segment), error.bytes));
-    this.#byName.set(segment.name, segment);
+    this.#byName.set(keyOf(segment.name, segment.scope), segment);
   }
 
-  #adopt(name: string, ticket: Record, status: number): Segment {
+  #adopt(name: string, scope: Scope, ticket: Record, status: number): Segment {
     const handle = ticket.u32("segment");
     const found = status === native().number("DSMR_FOUND");
     // The library gives the same handle for what is attached already.
@@ -343,9 +375,10 @@ export class Backend {
         { cause, requested: ticket.u64("size") },
       );
     }
-    const segment = new Segment(this, name, found, handle, ticket.u64("id"), buffer);
+    const about = { scope, found, handle, id: ticket.u64("id"), layout: ticket.big("layout") };
+    const segment = new Segment(this, name, about, buffer);
     this.#attached.set(handle, segment);
-    if (found) this.#byName.set(name, segment);
+    if (found) this.#byName.set(keyOf(name, scope), segment);
     return segment;
   }
 
@@ -353,7 +386,8 @@ export class Backend {
   detachSegment(segment: Segment, isOurs: boolean): void {
     const handle = handleOf(segment);
     this.#attached.delete(handle);
-    if (this.#byName.get(segment.name) === segment) this.#byName.delete(segment.name);
+    const key = keyOf(segment.name, segment.scope);
+    if (this.#byName.get(key) === segment) this.#byName.delete(key);
     this.endInitializing(segment);
     const { calls } = native();
     // Somebody has transferred the buffer, and may hold the address for ever.
@@ -376,6 +410,7 @@ class Beginning {
   /** What it returns when space is to be reserved first. */
   readonly #reserve: number;
   readonly #size: [number, number];
+  readonly #otherLayout: SegmentOptions["otherLayout"];
 
   constructor(registry: number, name: string, options: SegmentOptions, isAsync = false) {
     const { number, record } = native();
@@ -387,23 +422,28 @@ class Beginning {
     this.#request.setU32("lifetime", number(`DSMR_LIFETIME_${options.lifetime.toUpperCase()}`));
     this.#request.setU32("timeout_ms", options.timeout_ms);
     this.#request.setU32("is_async", isAsync ? 1 : 0);
+    this.#request.setU32("scope", encodeScope(options.scope ?? "global"));
+    this.#request.setBig("layout", options.layout ?? 0n);
+    this.#otherLayout = options.otherLayout;
     this.wait = number("DSMR_WAIT");
     this.#reserve = number("DSMR_RESERVE");
     this.#size = [options.size % 2 ** 32, Math.floor(options.size / 2 ** 32)];
   }
 
   attempt(): number {
-    const { calls, error } = native();
-    return check(
-      calls.dsmr_segment_begin(
-        this.#registry,
-        this.#encoded,
-        this.#encoded.length,
-        this.#request.bytes,
-        this.ticket.bytes,
-        error.bytes,
-      ),
+    const { calls, error, number } = native();
+    const status = calls.dsmr_segment_begin(
+      this.#registry,
+      this.#encoded,
+      this.#encoded.length,
+      this.#request.bytes,
+      this.ticket.bytes,
+      error.bytes,
     );
+    if (status === number("DSMR_E_LAYOUT_MISMATCH") && this.#otherLayout !== undefined) {
+      throw this.#otherLayout(error.big("actual"));
+    }
+    return check(status);
   }
 
   /** Sleeps for a slice. */

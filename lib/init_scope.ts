@@ -10,6 +10,8 @@ import type { AsyncLocalStorage } from "node:async_hooks";
 /** A segment that is being initialised. */
 export interface Initialization {
   readonly name: string;
+  /** The database whose name it is, or 0. */
+  readonly databaseId: number;
   /** Which registry; the isolate may have several backends in it. */
   readonly instance: bigint;
   /** Whether it has been published or given up since. */
@@ -50,9 +52,9 @@ export function insideInitSync<Result>(
 }
 
 /** Whether the running code belongs to the callback that initialises the segment. */
-export function isInsideInit(instance: bigint, name: string): boolean {
+export function isInsideInit(instance: bigint, databaseId: number, name: string): boolean {
   const isIt = (it: Initialization): boolean =>
-    it.instance === instance && it.name === name && !it.isOver();
+    it.instance === instance && it.databaseId === databaseId && it.name === name && !it.isOver();
   if (running.some(isIt)) return true;
   for (let scope = scopes?.getStore(); scope !== undefined; scope = scope.outer) {
     if (isIt(scope.initialization)) return true;

@@ -8,6 +8,7 @@ import type { DsmrErrorCode } from "./errors.ts";
 import { native, readAll } from "./ffi/native.ts";
 import type { Record } from "./ffi/record.ts";
 import type { LockMode } from "./lock_arguments.ts";
+import type { Scope } from "./scope.ts";
 import type { Lifetime } from "./segment.ts";
 
 /** A registry, as {@linkcode Registry.list} sees it. */
@@ -40,8 +41,14 @@ export interface SegmentInfo {
   name: string;
   /** Its number: never given twice in a registry. */
   id: number;
+  /** Whose name it is. */
+  scope: Scope;
+  /** The database whose name it is, or null: it is global. */
+  database: string | null;
   /** Its size in bytes. */
   size: number;
+  /** The hash of the layout that it was made with, in 16 hexadecimal digits, or null. */
+  layout: string | null;
   /** False while it is being initialised. */
   ready: boolean;
   /** How long it stays. */
@@ -52,6 +59,20 @@ export interface SegmentInfo {
   createdAt: Date;
   /** The process that initialised it, if it still exists. */
   creatorPid: number;
+}
+
+/** A database, as {@linkcode Registry.databases} sees it. */
+export interface DatabaseInfo {
+  /** Its name. */
+  name: string;
+  /** Its number: never given twice in a registry, also when the name is used again. */
+  id: number;
+  /** When it was first opened. */
+  createdAt: Date;
+  /** Live backends that have it open. */
+  backends: number;
+  /** Segments of its own. */
+  segments: number;
 }
 
 /** A backend, as {@linkcode Registry.backends} sees it: an attached thread of some process. */
@@ -130,7 +151,12 @@ export function listRegistries(dir: string): RegistryInfo[] {
   return Array.from({ length: count }, (_, i) => registryInfo(infos, i, dir)).sort(byName);
 }
 
-type Listing = "dsmr_segments" | "dsmr_backends" | "dsmr_locks" | "dsmr_tranches";
+type Listing =
+  | "dsmr_segments"
+  | "dsmr_backends"
+  | "dsmr_databases"
+  | "dsmr_locks"
+  | "dsmr_tranches";
 
 /** What one call lists of a registry, each line made by `info`. */
 function list<Info>(
@@ -150,7 +176,49 @@ function list<Info>(
 /** The segments of a registry, by name. */
 export function listSegments(handle: number): SegmentInfo[] {
   const all = list(handle, "dsmr_segments", "dsmr_segment_info", segmentInfo);
-  return all.filter(({ name }) => !isOwnName(name)).sort(byName);
+  const names = new Map(listDatabases(handle).map(({ id, name }) => [id, name]));
+  const found: SegmentInfo[] = [];
+  for (const { databaseId, ...info } of all) {
+    if (isOwnName(info.name)) continue;
+    const database = names.get(databaseId) ?? null;
+    // Of a database that is gone since: so is the segment.
+    if (databaseId !== 0 && database === null) continue;
+    found.push({ ...info, database });
+  }
+  return found.sort(byName);
+}
+
+/** A database without what only other listings tell. */
+export type DatabaseName = Pick<DatabaseInfo, "name" | "id" | "createdAt">;
+
+/** The databases of a registry, by name. */
+export function listDatabases(handle: number): DatabaseName[] {
+  return list(handle, "dsmr_databases", "dsmr_database_info", databaseInfo).sort(byName);
+}
+
+/** The same with what is in them. */
+export function countDatabases(handle: number): DatabaseInfo[] {
+  const segments = list(handle, "dsmr_segments", "dsmr_segment_info", segmentInfo);
+  const backends = list(handle, "dsmr_backends", "dsmr_backend_info", databaseIdOfBackend);
+  return listDatabases(handle).map((database) => ({
+    ...database,
+    backends: backends.filter((id) => id === database.id).length,
+    segments:
+      segments.filter(({ databaseId, name }) => databaseId === database.id && !isOwnName(name))
+        .length,
+  }));
+}
+
+function databaseIdOfBackend(infos: Record, i: number): number {
+  return infos.u32("database_id", i);
+}
+
+function databaseInfo(infos: Record, i: number): DatabaseName {
+  return {
+    name: infos.text("name", infos.u32("name_length", i), i),
+    id: infos.u32("id", i),
+    createdAt: dateOf(infos.u64("created_ns", i)),
+  };
 }
 
 /** Whether a segment is the library's own, which users do not see. */
@@ -216,12 +284,20 @@ function registryInfo(infos: Record, i: number, dir: string): RegistryInfo {
   };
 }
 
-function segmentInfo(infos: Record, i: number): SegmentInfo {
+function segmentInfo(
+  infos: Record,
+  i: number,
+): Omit<SegmentInfo, "database"> & { databaseId: number } {
+  const layout = infos.big("layout", i);
+  const databaseId = infos.u32("database_id", i);
   const attached = native().number("DSMR_LIFETIME_ATTACHED");
   return {
     name: infos.text("name", infos.u32("name_length", i), i),
     id: infos.u64("id", i),
+    databaseId,
+    scope: databaseId === 0 ? "global" : "database",
     size: infos.u64("size", i),
+    layout: layout === 0n ? null : layout.toString(16).padStart(16, "0"),
     ready: infos.u32("is_ready", i) === 1,
     lifetime: infos.u32("lifetime", i) === attached ? "attached" : "registry",
     backends: infos.u32("backend_count", i),

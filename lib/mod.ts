@@ -25,6 +25,7 @@ export type { LockMode, Repair, VarState, WaitOptions } from "./lock_arguments.t
 export { LWLock } from "./lwlock.ts";
 export type {
   BackendInfo,
+  DatabaseInfo,
   LockInfo,
   RegistryInfo,
   SegmentInfo,
@@ -32,11 +33,13 @@ export type {
   WaitInfo,
 } from "./listing.ts";
 export { Registry } from "./registry.ts";
+export type { Scope } from "./scope.ts";
 export type {
   AsyncInitCallback,
   DirectoryOptions,
   InitCallback,
   OpenOptions,
+  ScopeOptions,
   SegmentRequest,
 } from "./requests.ts";
 export type { WordWait } from "./parking.ts";

@@ -8,21 +8,26 @@
 import type { Backend, SegmentOptions } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, encodeName, encodeTimeout, messageOf, native, nothing } from "./ffi/native.ts";
-import { insideInit, insideInitSync, isInsideInit } from "./init_scope.ts";
+import { insideInit, insideInitSync } from "./init_scope.ts";
+import { recall, remember, rememberSync } from "./layouts.ts";
 import { isPromise } from "./promise.ts";
 import {
   type AsyncInitCallback,
   checkOwnName,
   checkRequest,
-  checkSize,
+  checkScope,
   type InitCallback,
   initFailed,
   ownTaskInitializes,
   recursion,
+  type ScopeOptions,
   type SegmentRequest,
+  sizeOf,
   stillInitializing,
 } from "./requests.ts";
-import { type Segment, setRepair } from "./segment.ts";
+import { encodeScope, keyOf } from "./scope.ts";
+import { layoutOf, type Segment, setRepair } from "./segment.ts";
+import { differences, type Layout } from "./struct_layout.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
 
 /** See `Registry.getNamedSegmentSync`. */
@@ -35,18 +40,21 @@ export function getNamedSegmentSync<Argument>(
 ): Segment {
   checkOwnName(name);
   if (init !== undefined || options) checkRequest(init, options);
-  const known = backend.current(name);
+  const known = backend.current(keyOf(name, options?.scope ?? "global"));
   if (known !== undefined && (size === undefined || size === known.size)) {
-    if (options) setRepair(known, options.repair);
+    if (options) {
+      checkLayout(backend, known, options.layout);
+      setRepair(known, options.repair);
+    }
     return known;
   }
-  const { arg, lifetime = "registry", timeout, repair } = options ?? {};
+  const { arg, timeout, repair, layout } = options ?? {};
   const segment = beginSync(backend, name, {
-    size: size === undefined ? 0 : checkSize(name, size),
-    lifetime,
+    ...request(backend, name, size, options),
     timeout_ms: encodeTimeout(timeout),
   });
   setRepair(segment, repair);
+  if (layout !== undefined) rememberSync(backend, layout);
   if (segment.found) return segment;
   try {
     if (init !== undefined) callSync(backend, segment, () => init(segment, arg as Argument));
@@ -57,13 +65,58 @@ export function getNamedSegmentSync<Argument>(
   return segment;
 }
 
+/** What both forms ask the library for. */
+function request<Argument>(
+  backend: Backend,
+  name: string,
+  size: number | undefined,
+  { scope = "global", lifetime = "registry", layout }: SegmentRequest<Argument> = {},
+): Omit<SegmentOptions, "timeout_ms"> {
+  return {
+    size: sizeOf(name, size, layout),
+    scope,
+    lifetime,
+    ...(layout === undefined ? {} : {
+      layout: layout.hash,
+      otherLayout: (hash) => otherLayout(backend, name, layout, hash),
+    }),
+  };
+}
+
+/** Refuses what is attached already if it is there with another layout. */
+function checkLayout(backend: Backend, segment: Segment, layout: Layout | undefined): void {
+  if (layout === undefined || layout.hash === layoutOf(segment)) return;
+  throw otherLayout(backend, segment.name, layout, layoutOf(segment));
+}
+
+function otherLayout(backend: Backend, name: string, mine: Layout, hash: bigint): DsmrError {
+  const start = `Cannot attach segment "${name}": `;
+  const end = " Drop it first, or omit the layout to take it as it is.";
+  if (hash === 0n) {
+    return new DsmrError(
+      "LAYOUT_MISMATCH",
+      `${start}it was made without a layout, one of ${mine.size} bytes was requested.${end}`,
+    );
+  }
+  const theirs = recall(backend, hash);
+  const told = theirs === undefined ? "" : differences(mine.description, theirs);
+  return new DsmrError(
+    "LAYOUT_MISMATCH",
+    told === ""
+      ? `${start}its layout is ${hex(hash)}, ${hex(mine.hash)} was requested.${end}`
+      : `${start}its layout is another one: ${told}.${end}`,
+  );
+}
+
+const hex = (hash: bigint): string => hash.toString(16).padStart(16, "0");
+
 function beginSync(backend: Backend, name: string, options: SegmentOptions): Segment {
   try {
     return backend.beginSync(name, options);
   } catch (error) {
     // The library knows the thread; which task of it this is, is known here.
     const isOwn = error instanceof DsmrError && error.code === "INIT_RECURSION";
-    if (!isOwn || isInsideInit(backend.instance, name)) throw error;
+    if (!isOwn || backend.isInsideInit(name, options.scope ?? "global")) throw error;
     throw ownTaskInitializes(name);
   }
 }
@@ -113,18 +166,20 @@ export async function getNamedSegment<Argument>(
   if (init !== undefined || options) checkRequest(init, options);
   const waiting = checkWaitOptions(options);
   waiting.signal?.throwIfAborted();
-  const { arg, lifetime = "registry", repair } = options ?? {};
-  const request = { size: size === undefined ? 0 : checkSize(name, size), lifetime };
+  const { arg, repair, scope = "global", layout } = options ?? {};
+  const wanted = request(backend, name, size, options);
+  const key = keyOf(name, scope);
   const { segment, isOurs } = await patiently(async (left) => {
     for (;;) {
-      const known = backend.current(name);
+      const known = backend.current(key);
       if (known !== undefined && (size === undefined || size === known.size)) {
+        checkLayout(backend, known, layout);
         return { segment: known, isOurs: false };
       }
-      if (isInsideInit(backend.instance, name)) throw recursion(name);
-      const other = backend.initializing(name);
+      if (backend.isInsideInit(name, scope)) throw recursion(name);
+      const other = backend.initializing(key);
       if (other === undefined) {
-        const begun = await backend.begin(name, { ...request, timeout_ms: 0 }, left);
+        const begun = await backend.begin(name, { ...wanted, timeout_ms: 0 }, left);
         if (begun !== undefined) return begun;
         continue;
       }
@@ -132,9 +187,13 @@ export async function getNamedSegment<Argument>(
     }
   }, waiting);
   setRepair(segment, repair);
-  if (!isOurs) return segment;
+  if (!isOurs) {
+    if (layout !== undefined) await remember(backend, layout);
+    return segment;
+  }
   try {
     try {
+      if (layout !== undefined) await remember(backend, layout);
       if (init !== undefined) {
         await insideInit(backend.initialization(segment), () => init(segment, arg as Argument));
       }
@@ -150,14 +209,24 @@ export async function getNamedSegment<Argument>(
 }
 
 /** See `Registry.lookupSegment`. */
-export function lookupSegment(backend: Backend, name: string): Segment | null {
+export function lookupSegment(
+  backend: Backend,
+  name: string,
+  options: ScopeOptions | undefined,
+): Segment | null {
   checkOwnName(name);
-  return backend.current(name) ?? backend.lookup(name);
+  const scope = checkScope(options);
+  return backend.current(keyOf(name, scope)) ?? backend.lookup(name, scope);
 }
 
 /** See `Registry.dropSegment`. */
-export function dropSegment(backend: Backend, name: string): boolean {
+export function dropSegment(
+  backend: Backend,
+  name: string,
+  options: ScopeOptions | undefined,
+): boolean {
   checkOwnName(name);
+  const scope = checkScope(options);
   const { calls, error } = native();
   const encoded = encodeName("segment", name);
   return check(
@@ -165,6 +234,7 @@ export function dropSegment(backend: Backend, name: string): boolean {
       backend.handle,
       encoded.length === 0 ? nothing : encoded,
       encoded.length,
+      encodeScope(scope),
       error.bytes,
     ),
   ) === 1;

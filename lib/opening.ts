@@ -46,3 +46,16 @@ export function destroyRegistry(name: string, options: DirectoryOptions | undefi
   );
   return check(status) === 1;
 }
+
+/** See `Registry.dropDatabase`. */
+export function dropDatabase(backend: Backend, name: string): boolean {
+  const { calls, error } = native();
+  const encoded = encodeName("database", name);
+  const status = calls.dsmr_database_drop(
+    backend.handle,
+    encoded.length === 0 ? nothing : encoded,
+    encoded.length,
+    error.bytes,
+  );
+  return check(status) === 1;
+}

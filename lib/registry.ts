@@ -10,6 +10,8 @@ import { DsmrError } from "./errors.ts";
 import { describe, encodeTimeout } from "./ffi/native.ts";
 import {
   type BackendInfo,
+  countDatabases,
+  type DatabaseInfo,
   listBackends,
   listRegistries,
   listSegments,
@@ -26,13 +28,14 @@ import {
   getNamedSegmentSync,
   lookupSegment,
 } from "./named_segments.ts";
-import { attachBackend, destroyRegistry } from "./opening.ts";
+import { attachBackend, destroyRegistry, dropDatabase } from "./opening.ts";
 import {
   type AsyncInitCallback,
   directory,
   type DirectoryOptions,
   type InitCallback,
   type OpenOptions,
+  type ScopeOptions,
   type SegmentRequest,
 } from "./requests.ts";
 import { backendOfSegment, handleOf, Segment } from "./segment.ts";
@@ -274,8 +277,8 @@ export class Registry implements Disposable {
    * Registry.destroy("doc-lookup");
    * ```
    */
-  lookupSegment(name: string): Segment | null {
-    return lookupSegment(this.#open(), name);
+  lookupSegment(name: string, options?: ScopeOptions): Segment | null {
+    return lookupSegment(this.#open(), name, options);
   }
 
   /**
@@ -298,8 +301,56 @@ export class Registry implements Disposable {
    * Registry.destroy("doc-drop");
    * ```
    */
-  dropSegment(name: string): boolean {
-    return dropSegment(this.#open(), name);
+  dropSegment(name: string, options?: ScopeOptions): boolean {
+    return dropSegment(this.#open(), name, options);
+  }
+
+  /**
+   * The databases of the registry, sorted by name: the scopes of what is asked for with
+   * `scope: "database"`. Opening a registry with `database` makes it.
+   *
+   * @throws {DsmrError} `CLOSED`, `TIMEOUT`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-databases", { database: "tenant-a" });
+   * registry.getNamedSegmentSync("settings", 64, undefined, { scope: "database" });
+   * for (const { name, id, segments } of registry.databases()) {
+   *   console.log(`${name} is ${id}: ${segments} segments`); // tenant-a is 1: 1 segments
+   * }
+   * Registry.destroy("doc-databases");
+   * ```
+   */
+  databases(): IterableIterator<DatabaseInfo> {
+    return countDatabases(this.#open().handle).values();
+  }
+
+  /**
+   * Drops a database with its segments, as {@linkcode dropSegment} does: who has them attached
+   * keeps the memory. Backends that have it open stay; what they ask for with
+   * `scope: "database"` is `CLOSED` from here on, what is global goes on. Who opens the name
+   * from now on gets a new database, with another id and nothing in it.
+   *
+   * All of it is one step to others, also if this process is killed in the middle.
+   *
+   * @returns false if there was none.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `TIMEOUT`.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * Registry.openSync("doc-drop-database", { database: "tenant-b" }).close();
+   * using registry = Registry.openSync("doc-drop-database");
+   * console.log(registry.dropDatabase("tenant-b")); // true
+   * console.log(registry.dropDatabase("tenant-b")); // false
+   * Registry.destroy("doc-drop-database");
+   * ```
+   */
+  dropDatabase(name: string): boolean {
+    return dropDatabase(this.#open(), name);
   }
 
   /**

@@ -8,7 +8,9 @@ import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
 import type { Repair } from "./lock_arguments.ts";
+import type { Scope } from "./scope.ts";
 import type { Lifetime, Segment } from "./segment.ts";
+import type { Layout } from "./struct_layout.ts";
 
 /** Where registries are. */
 export interface DirectoryOptions {
@@ -22,8 +24,8 @@ export interface DirectoryOptions {
 /** Options of {@linkcode Registry.openSync}. */
 export interface OpenOptions extends DirectoryOptions {
   /**
-   * A label of the backend, created when it is not there. Default: `"default"`. It is meant as
-   * a scope for later versions; segments are global to the registry for now.
+   * The database that the backend opens, created when it is not there: a scope for names of its
+   * own, see {@linkcode ScopeOptions}. 1 to 63 bytes of UTF-8; at most 64 fit. Default: `"default"`.
    */
   database?: string;
   /**
@@ -42,8 +44,17 @@ export interface OpenOptions extends DirectoryOptions {
   timeout?: number;
 }
 
+/** Whose a name is. */
+export interface ScopeOptions {
+  /**
+   * `"global"` (default): the registry's, the same for all. `"database"`: that of the database which
+   * the caller has opened; every database has its own. A name may be both.
+   */
+  scope?: Scope;
+}
+
 /** Options of {@linkcode Registry.getNamedSegmentSync}. */
-export interface SegmentRequest<Argument = undefined> {
+export interface SegmentRequest<Argument = undefined> extends ScopeOptions {
   /** Handed to the init callback as it is. */
   arg?: Argument;
   /**
@@ -53,6 +64,11 @@ export interface SegmentRequest<Argument = undefined> {
   lifetime?: Lifetime;
   /** How long to wait for another backend's initialisation, in milliseconds. Default: for ever. */
   timeout?: number;
+  /**
+   * What is in the segment, as `struct` has made it. The registry keeps its hash with the segment;
+   * who comes with another one gets `LAYOUT_MISMATCH`. Omitted: taken as it is.
+   */
+  layout?: Layout;
   /**
    * Mends the data when an exclusive holder of the segment's lock has died inside. Runs with
    * the lock held, before the call that acquired it returns; the last one given counts.
@@ -122,7 +138,11 @@ export function checkRequest(init: unknown, request: SegmentRequest<unknown> | u
   }
   // Also null is omitted.
   if (!request) return;
-  const { lifetime, timeout, repair } = request;
+  const { lifetime, timeout, repair, layout } = request;
+  checkScope(request);
+  if (layout !== undefined && typeof layout?.hash !== "bigint") {
+    throw new TypeError(`The layout is ${describe(layout)}, not one that struct() has made.`);
+  }
   if (lifetime !== undefined && lifetime !== "registry" && lifetime !== "attached") {
     throw new TypeError(`The lifetime is ${quote(lifetime)}, not "registry" or "attached".`);
   }
@@ -130,6 +150,26 @@ export function checkRequest(init: unknown, request: SegmentRequest<unknown> | u
     throw new TypeError(`The repair callback is ${quote(repair)}, not a function.`);
   }
   encodeTimeout(timeout);
+}
+
+/** The scope that is asked for. */
+export function checkScope(options: ScopeOptions | null | undefined): Scope {
+  const scope = options?.scope ?? "global";
+  if (scope === "global" || scope === "database") return scope;
+  throw new TypeError(`The scope is ${quote(scope)}, not "global" or "database".`);
+}
+
+/** Bytes to ask for: 0 for whatever is there; without a size those of the layout. */
+export function sizeOf(name: string, size: number | undefined, layout: Layout | undefined): number {
+  if (size === undefined) return layout === undefined ? 0 : layout.size;
+  checkSize(name, size);
+  if (layout === undefined || size >= layout.size) return size;
+  throw new DsmrError(
+    "SIZE_INVALID",
+    `Cannot create segment ${quote(name)} of ${size} bytes: its layout has ${layout.size}. Omit ` +
+      "the size, or give it that much.",
+    { actual: layout.size, requested: size },
+  );
 }
 
 /** Refuses the names of the library's own segments. */

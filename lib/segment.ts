@@ -9,9 +9,20 @@ import { DsmrError } from "./errors.ts";
 import { check, describe, native } from "./ffi/native.ts";
 import { halves, type Repair } from "./lock_arguments.ts";
 import { forgetHolds, LWLock } from "./lwlock.ts";
+import type { Scope } from "./scope.ts";
 import { backendOf, Tranche } from "./tranche.ts";
 import type { WordWait } from "./parking.ts";
 import { type AsyncWaitOptions, checkWaitOptions, retryAll } from "./wait.ts";
+
+/** What a backend knows of a segment that it has attached. */
+export interface Attachment {
+  scope: Scope;
+  found: boolean;
+  handle: number;
+  id: number;
+  /** The hash of its layout, or 0. */
+  layout: bigint;
+}
 
 /** How long a segment stays. */
 export type Lifetime = "registry" | "attached";
@@ -20,6 +31,8 @@ export type Lifetime = "registry" | "attached";
 
 /** The number by which the library knows the segment. */
 export let handleOf: (segment: Segment) => number;
+/** The hash of the layout that it was made with, or 0. */
+export let layoutOf: (segment: Segment) => bigint;
 /** Whether somebody has taken the buffer away, by sending it to another thread for instance. */
 export let isTransferred: (segment: Segment) => boolean;
 /** No task holds any of the segment's locks any more. */
@@ -55,6 +68,7 @@ export let makeLock: (segment: Segment, byteOffset: number, tranche: Tranche) =>
 export class Segment implements Disposable {
   static {
     handleOf = (segment) => segment.#handle;
+    layoutOf = (segment) => segment.#layout;
     backendOfSegment = (segment) => segment.#backend;
     idOf = (segment) => segment.#id;
     isTransferred = (segment) => segment.#isAttached && segment.#buffer.detached;
@@ -76,11 +90,14 @@ export class Segment implements Disposable {
   #lock: LWLock | undefined;
   #repair: Repair | undefined;
   readonly #id: number;
+  readonly #layout: bigint;
   /** All of it, as words; made when it is first asked for. */
   #ints: Int32Array | undefined;
 
   /** The segment's name. */
   readonly name: string;
+  /** Whose name it is: the registry's, or that of the database which this backend has opened. */
+  readonly scope: Scope;
   /** Its size in bytes. */
   readonly size: number;
   /** False for the backend that initialised the segment, true for every other. */
@@ -94,18 +111,18 @@ export class Segment implements Disposable {
   constructor(
     backend: Backend,
     name: string,
-    found: boolean,
-    handle: number,
-    id: number,
+    attachment: Attachment,
     buffer: ArrayBuffer,
   ) {
     this.#backend = backend;
-    this.#handle = handle;
-    this.#id = id;
+    this.#handle = attachment.handle;
+    this.#id = attachment.id;
+    this.#layout = attachment.layout;
     this.#buffer = buffer;
     this.name = name;
+    this.scope = attachment.scope;
     this.size = buffer.byteLength;
-    this.found = found;
+    this.found = attachment.found;
   }
 
   /**

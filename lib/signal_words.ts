@@ -31,6 +31,7 @@
 import type { Backend } from "./backend.ts";
 import { check, encodeName, native } from "./ffi/native.ts";
 import type { Address } from "./parking.ts";
+import { encodeScope } from "./scope.ts";
 import { handleOf, idOf, type Segment } from "./segment.ts";
 
 /** The number, in the 31 upper bits, and the flag. */
@@ -117,7 +118,15 @@ export function isCurrent(segment: Segment): boolean {
 function removeName(backend: Backend, segment: Segment): void {
   const { calls, error } = native();
   const encoded = encodeName("segment", segment.name);
-  check(calls.dsmr_segment_drop(backend.handle, encoded, encoded.length, error.bytes));
+  check(
+    calls.dsmr_segment_drop(
+      backend.handle,
+      encoded,
+      encoded.length,
+      encodeScope("global"),
+      error.bytes,
+    ),
+  );
 }
 
 /** Ends all waits for it, and takes its name away. False: it was dropped already. */

@@ -7,7 +7,15 @@
  */
 
 import { type BackendInfo, DsmrError, type OpenOptions, Registry } from "../lib/mod.ts";
-import type { Lifetime, LockMode, LWLock, Segment, SegmentInfo, WaitInfo } from "../lib/mod.ts";
+import type {
+  Lifetime,
+  LockMode,
+  LWLock,
+  Scope,
+  Segment,
+  SegmentInfo,
+  WaitInfo,
+} from "../lib/mod.ts";
 
 /** What an init callback does, step by step. */
 export type InitStep =
@@ -34,6 +42,7 @@ export interface GetCommand {
   init?: readonly InitStep[];
   lifetime?: Lifetime;
   timeout?: number;
+  scope?: Scope;
 }
 
 /** What is done with a lock of an attached segment. */
@@ -52,7 +61,9 @@ export type Command =
   | { do: "open"; name?: string; options: OpenOptions }
   | GetCommand
   | LockCommand
-  | { do: "lookup" | "drop" | "detach"; segment: string }
+  | { do: "lookup" | "drop"; segment: string; scope?: Scope }
+  | { do: "detach"; segment: string }
+  | { do: "dropDatabase"; database: string }
   /** Adds to a word of an attached segment, atomically; reports what is there then. */
   | { do: "add"; segment: string; index: number; value: number }
   /** Takes the buffer away from the segment, as sending it to another Worker does. */
@@ -162,11 +173,13 @@ export class Agent {
       case "get":
         return this.#get(command);
       case "lookup": {
-        const segment = this.#open.lookupSegment(command.segment);
+        const segment = this.#open.lookupSegment(command.segment, command);
         return segment === null ? { found: false } : this.#keep(segment);
       }
       case "drop":
-        return { value: Number(this.#open.dropSegment(command.segment)) };
+        return { value: Number(this.#open.dropSegment(command.segment, command)) };
+      case "dropDatabase":
+        return { value: Number(this.#open.dropDatabase(command.database)) };
       case "detach":
         this.#attached(command.segment).detach();
         this.#segments.delete(command.segment);
@@ -261,6 +274,7 @@ export class Agent {
     const segment = this.#open.getNamedSegmentSync(command.segment, command.size, init, {
       ...(command.lifetime === undefined ? {} : { lifetime: command.lifetime }),
       ...(command.timeout === undefined ? {} : { timeout: command.timeout }),
+      ...(command.scope === undefined ? {} : { scope: command.scope }),
     });
     return { ...this.#keep(segment), initialised, wasZero };
   }

@@ -38,6 +38,11 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "signals_test.ts": [],
   "signals_drop_test.ts": [],
   "changes_test.ts": [],
+  "scopes_test.ts": [],
+  "layout_mismatch_test.ts": [],
+  "layouts_test.ts": [],
+  "struct_test.ts": [],
+  "struct_segment_test.ts": [],
   "web_locks_test.ts": [],
   "web_locks_process_test.ts": [
     /a process killed at every store while the table grows/,

@@ -56,7 +56,11 @@ export class Record {
   }
 
   setU64(field: string, value: number): void {
-    this.#view.setBigUint64(this.#at(field, 0), BigInt(value), true);
+    this.setBig(field, BigInt(value));
+  }
+
+  setBig(field: string, value: bigint): void {
+    this.#view.setBigUint64(this.#at(field, 0), value, true);
   }
 
   /** Cut at the field's size, at a character's start. */
