@@ -17,7 +17,13 @@ import { DsmrError } from "./errors.ts";
 import { check, native, nothing, quote } from "./ffi/native.ts";
 import type { LockMode } from "./lock_arguments.ts";
 import { reconsider, wait } from "./wait.ts";
-import { checkArguments, type WebLock, type WebLockOptions } from "./web_locks_arguments.ts";
+import {
+  checkArguments,
+  nameFromTable,
+  nameInTable,
+  type WebLock,
+  type WebLockOptions,
+} from "./web_locks_arguments.ts";
 import { type EncodedName, encodeLockName, type Manner } from "./web_locks_table.ts";
 import { REQUESTS_MAX, RequestTable } from "./web_locks_table.ts";
 
@@ -29,6 +35,8 @@ export interface WebLockInfo {
   mode: LockMode;
   /** Whose it is: the {@linkcode Registry.backendId}, as a string. */
   clientId: string;
+  /** Only of locks of the caller's own database. Those of other databases are left out. */
+  scope?: "database";
 }
 
 /** What {@linkcode WebLocks.query} returns. */
@@ -118,7 +126,8 @@ export class WebLocks {
    * returns has settled. Requests for one name are granted in the order in which they were made.
    * As `navigator.locks.request`. Waiting keeps the program alive.
    *
-   * @param name Anything up to 255 characters (UTF-16 code units) that does not begin with "-".
+   * @param name Anything up to 255 characters (UTF-16 code units) that does not begin with "-";
+   * up to 243 with `scope: "database"`.
    * @param callback Gets the lock; or null, with `ifAvailable`, when it is not to be had.
    * @returns what the callback returns, awaited. Nothing is thrown but by rejection.
    *
@@ -155,10 +164,10 @@ export class WebLocks {
   async request<Result>(
     ...args: [string, unknown, unknown?]
   ): Promise<Awaited<Result>> {
-    const { name, mode, manner, signal, callback } = checkArguments<Result>(args);
+    const { name, mode, manner, scope, signal, callback } = checkArguments<Result>(args);
     signal?.throwIfAborted();
     const request = new Request(Object.freeze({ name, mode }));
-    const encoded = encodeLockName(name);
+    const encoded = encodeLockName(nameInTable(name, scope, this.#backend.databaseId));
     this.#change((table) => this.#enter(table, request, encoded, manner))
       .catch((cause) => request.granted.reject(cause));
     const onAbort = (): void => {
@@ -205,8 +214,11 @@ export class WebLocks {
   async query(): Promise<WebLocksSnapshot> {
     const snapshot: WebLocksSnapshot = { held: [], pending: [] };
     await this.#change((table) => {
-      for (const { name, mode, owner, isHeld } of table.list()) {
-        const info = { name, mode, clientId: String(owner) };
+      for (const { name: inTable, mode, owner, isHeld } of table.list()) {
+        const { name, databaseId } = nameFromTable(inTable);
+        if (databaseId !== 0 && databaseId !== this.#backend.databaseId) continue;
+        const info: WebLockInfo = { name, mode, clientId: String(owner) };
+        if (databaseId !== 0) info.scope = "database";
         (isHeld ? snapshot.held : snapshot.pending).push(info);
       }
       return true;

@@ -200,3 +200,33 @@ test("init callbacks of one name in two databases do not meet, nor are they recu
       throw inner;
     }, "INIT_RECURSION");
   }));
+
+test("a Web Lock of a database is one for those who have that open, and query() says so", () =>
+  inScene(async (scene) => {
+    const a = scene.open({ database: "a" });
+    const b = scene.open({ database: "b" });
+    const order: string[] = [];
+    await a.locks.request("l", own, async () => {
+      await b.locks.request("l", own, () => void order.push("b"));
+      await b.locks.request("l", () => void order.push("global"));
+      const taken = await a.locks.request("l", { ...own, ifAvailable: true }, (lock) => lock);
+      assertEquals(taken, null);
+      const clientId = String(a.backendId);
+      const expected = { name: "l", mode: "exclusive", clientId, scope: "database" } as const;
+      assertEquals(await a.locks.query(), { held: [expected], pending: [] });
+      assertEquals(await b.locks.query(), { held: [], pending: [] });
+    });
+    assertEquals(order, ["b", "global"]);
+    const long = "x".repeat(244);
+    let rejected: unknown;
+    await a.locks.request(long, own, () => {}).catch((error) => rejected = error);
+    assertFails(
+      () => {
+        throw rejected;
+      },
+      "NAME_TOO_LONG",
+      243,
+      244,
+    );
+    assertEquals(await a.locks.request(long.slice(1), own, (lock) => lock?.name), long.slice(1));
+  }));
