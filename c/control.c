@@ -51,7 +51,7 @@ int32_t control_place(struct control_place *place, const char *name, uint32_t na
                         "The directory's path has %u bytes, %u are allowed. Choose a shorter one.",
                         directory_length, DIRECTORY_SIZE - 1);
   }
-  if (memchr(directory, 0, directory_length) != NULL) {
+  if (status_text_length(directory, directory_length) != directory_length) {
     return FAIL(error, DSMR_E_NAME_INVALID, "The directory's path has a NUL in it.");
   }
   if (directory[0] != '/') {

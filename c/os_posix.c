@@ -94,9 +94,9 @@ void os_stay_loaded(void) {
   static char inside;
   Dl_info info;
   if (dladdr(&inside, &info) == 0 || info.dli_fname == NULL) return;
-  void *self = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-  /* NULL in a program that has the library linked in: that one is not unloaded. */
-  if (self != NULL) dlclose(self);
+  /* NULL in a program that has the library linked in: that one is not unloaded. Never closed: to
+   * stay is the purpose. */
+  (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 const char *os_errno_text(int32_t os_errno) { return strerror(os_errno); }

@@ -161,12 +161,6 @@ int32_t dsmr_registry_destroy(const char *name, uint32_t name_length, const char
   return outcome == 0 ? control_destroy(&place, error) : outcome;
 }
 
-/* A text field of shared memory may lack its end. */
-static uint32_t text_length(const char *text, uint32_t size) {
-  const char *end = memchr(text, 0, size);
-  return end == NULL ? size : (uint32_t)(end - text);
-}
-
 static void describe_backend(const struct control *control, uint32_t slot,
                              dsmr_backend_info *info) {
   const struct backend_slot *row = &control->backends[slot];
@@ -177,7 +171,7 @@ static void describe_backend(const struct control *control, uint32_t slot,
   info->database_id = row->database_id;
   info->attached_ns = row->attached_ns;
   memcpy(info->label, row->label, sizeof info->label);
-  info->label_length = text_length(info->label, sizeof info->label);
+  info->label_length = status_text_length(info->label, sizeof info->label);
   const struct database_row *database = database_row_of(control, row->database_id);
   if (database != NULL && row->database_id != 0) {
     memcpy(info->database, database->name, sizeof info->database);

@@ -44,7 +44,7 @@ static void compose(dsmr_error *error, const struct failure *failure, const char
 }
 
 /* No sentence has a floating-point number in it, so the registers for those need not be saved. */
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 #define WITHOUT_FLOATS __attribute__((target("general-regs-only")))
 #else
 #define WITHOUT_FLOATS
@@ -75,6 +75,12 @@ WITHOUT_FLOATS int32_t status_fail_os(dsmr_error *error, int32_t outcome, const 
   compose(error, &failure, format, values, os_errno_text(-outcome));
   va_end(values);
   return failure.status;
+}
+
+uint32_t status_text_length(const char *text, uint32_t size) {
+  uint32_t length = 0;
+  while (length < size && text[length] != '\0') length++;
+  return length;
 }
 
 /* The length of the UTF-8 sequence at `text`, or 0 if it is none (RFC 3629, table 3-7 of the

@@ -29,6 +29,9 @@ int32_t status_fail_os(dsmr_error *error, int32_t outcome, const char *format, .
 int32_t status_check_name(dsmr_error *error, const char *what, const char *name,
                           uint32_t length);
 
+/* The bytes before the first NUL, or all: a text field of shared memory may lack its end. */
+uint32_t status_text_length(const char *text, uint32_t size);
+
 /* The name as far as it is text to be shown, NUL-terminated; the rest as '?'. */
 void status_show_name(const char *name, uint32_t length, char shown[DSMR_NAME_SIZE]);
 
