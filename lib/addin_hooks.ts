@@ -18,7 +18,7 @@ import { DsmrError } from "./errors.ts";
 import { encodeTimeout, messageOf } from "./ffi/native.ts";
 import { insideInit, isInsideInit } from "./init_scope.ts";
 import type { LWLock } from "./lwlock.ts";
-import { dynamicHint, MainArea } from "./main_area.ts";
+import { dynamicHint, MainArea, plainly } from "./main_area.ts";
 import { isPromise } from "./promise.ts";
 import type { Registry } from "./registry.ts";
 import type { Segment } from "./segment.ts";
@@ -430,7 +430,8 @@ export class Addins {
     if (code !== "TIMEOUT" && code !== "DEADLOCK") return cause;
     return new DsmrError(
       code,
-      `Another backend of registry "${this.#registry}" is still running its request hooks: ${message}`,
+      `Another backend of registry "${this.#registry}" is still running its request hooks: ` +
+        plainly(message),
       { ...cause, cause },
     );
   }

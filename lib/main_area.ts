@@ -300,13 +300,20 @@ function dropMain(backend: Backend): void {
   check(calls.dsmr_segment_drop(backend.handle, name, name.length, error.bytes));
 }
 
+/** The library's own segments, as people call them: their names do not print. */
+export function plainly(message: string): string {
+  return message.replaceAll('segment "?main"', "the main area")
+    .replaceAll('segment "?addins"', "the main area's directory")
+    .replaceAll('Segment "?addins"', "The main area's directory");
+}
+
 function noMainArea(plan: Plan, cause: unknown): unknown {
   if (!(cause instanceof DsmrError)) return cause;
   const names = plan.addins.map(({ name }) => JSON.stringify(name)).join(", ");
   return new DsmrError(
     cause.code,
     `Cannot make the main area of ${plan.mainSize} bytes, which add-ins ${names} have requested ` +
-      `together: ${messageOf(cause)}`,
+      `together: ${plainly(messageOf(cause))}`,
     { ...cause, cause, requested: plan.mainSize },
   );
 }
