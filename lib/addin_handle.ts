@@ -76,9 +76,9 @@ export class Handle implements AddinHandle {
     if (scope !== "global" && scope !== "database") {
       throw new TypeError(`The scope of "${name}" is ${quote(scope)}, not "global" or "database".`);
     }
-    checkScope(scope);
     const earlier = this.#requests.get(name);
     if (earlier === undefined) {
+      checkScope(scope);
       this.#requests.set(name, { ...(request as ShmemRequest<unknown>), scope });
     } else if (earlier.scope !== scope || earlier.size !== size) {
       throw new DsmrError(
