@@ -13,16 +13,17 @@ import { type Addin, definitionOf, namesake } from "./addin.ts";
 import { Context, Requests } from "./addin_context.ts";
 import { ADDINS_MAX, DIRECTORY_NAME, DIRECTORY_SIZE } from "./addin_directory.ts";
 import { Handle, type RegisterStatic } from "./addin_handle.ts";
-import type { Backend, SegmentOptions } from "./backend.ts";
+import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { encodeTimeout, messageOf } from "./ffi/native.ts";
+import { messageOf } from "./ffi/native.ts";
 import { insideInit, isInsideInit } from "./init_scope.ts";
 import type { LWLock } from "./lwlock.ts";
-import { dynamicHint, MainArea, plainly } from "./main_area.ts";
+import { dynamicHint, MainArea, plainly, unwrapped } from "./main_area.ts";
+import { getSegment, getSegmentSync } from "./named_segments.ts";
 import { isPromise } from "./promise.ts";
 import type { Registry } from "./registry.ts";
 import type { Segment } from "./segment.ts";
-import { type AsyncWaitOptions, patiently, within } from "./wait.ts";
+import { type AsyncWaitOptions, within } from "./wait.ts";
 
 /** How an add-in stands with a backend. */
 type State =
@@ -48,9 +49,6 @@ export function addinsOf(backend: Backend, registry: string): Addins {
   if (addins === undefined) all.set(backend, addins = new Addins(backend, registry));
   return addins;
 }
-
-/** The name under which a task notes that it is inside the hooks of an add-in. */
-const scopeOf = (addin: Addin): string => `\u0001addin\0${addin.name}`;
 
 /** The add-ins of one backend. */
 export class Addins {
@@ -145,41 +143,32 @@ export class Addins {
 
   #attachSync(addins: readonly Addin[], timeout: number): MainArea {
     if (this.#area !== undefined) return this.#area;
-    if (this.#backend.initializing(DIRECTORY_NAME) !== undefined) {
-      throw this.#alreadyAt("the request hooks", isInsideInit(this.#backend, DIRECTORY_NAME));
-    }
-    const begin = (name: string, size: number): Segment =>
-      this.#backend.beginSync(name, { ...request(size), timeout_ms: encodeTimeout(timeout) });
-    let directory = this.#explain(() =>
-      this.#backend.current(DIRECTORY_NAME) ?? begin(DIRECTORY_NAME, DIRECTORY_SIZE)
-    );
-    if (!directory.found && this.#backend.current(DIRECTORY_NAME) !== directory) {
-      directory = this.#createSync(addins, directory, begin);
+    let directory: Segment;
+    try {
+      directory = getSegmentSync(
+        this.#backend,
+        DIRECTORY_NAME,
+        DIRECTORY_SIZE,
+        (fresh) => this.#makeSync(addins, fresh),
+        { timeout },
+      );
+    } catch (cause) {
+      throw this.#explained(cause);
     }
     return this.#area = new MainArea(this.#backend, this.#registry, directory);
   }
 
-  #createSync(
-    addins: readonly Addin[],
-    directory: Segment,
-    begin: (name: string, size: number) => Segment,
-  ): Segment {
-    try {
-      const requests = checkCount(addins);
-      for (const addin of addins) {
-        const context = Context.forRequest(addin.name, requests);
-        try {
-          this.#hookSync(addin, "request", () => definitionOf(addin).request?.(context));
-        } finally {
-          context.close();
-        }
+  #makeSync(addins: readonly Addin[], directory: Segment): void {
+    const requests = checkCount(addins);
+    for (const addin of addins) {
+      const context = Context.forRequest(addin.name, requests);
+      try {
+        this.#hookSync(addin, "request", () => definitionOf(addin).request?.(context));
+      } finally {
+        context.close();
       }
-      MainArea.createSync(this.#backend, directory, requests.all, begin);
-      return directory;
-    } catch (cause) {
-      directory.detach();
-      throw cause;
     }
+    MainArea.makeSync(this.#backend, directory, requests.all);
   }
 
   // ---- without blocking -------------------------------------------------------------------------
@@ -219,8 +208,11 @@ export class Addins {
     this.#states.set(addin, running);
     try {
       const result = await insideInit(
-        this.#backend,
-        scopeOf(addin),
+        {
+          name: this.#scopeOf(addin),
+          instance: this.#backend.instance,
+          isOver: () => this.#states.get(addin) !== running,
+        },
         async () => await this.#run(addin, await this.#attach(addins, waiting), opening),
       );
       this.#states.set(addin, { isStarted: true, result });
@@ -263,69 +255,33 @@ export class Addins {
   }
 
   async #attach(addins: readonly Addin[], waiting: AsyncWaitOptions): Promise<MainArea> {
-    const backend = this.#backend;
-    const begin = async (
-      name: string,
-      size: number,
-    ): Promise<{ segment: Segment; isOurs: boolean }> =>
-      await patiently(async (left) => {
-        for (;;) {
-          const known = backend.current(name);
-          if (known !== undefined) return { segment: known, isOurs: false };
-          const other = backend.initializing(name);
-          if (other === undefined) {
-            const begun = await backend.begin(name, request(size), left);
-            if (begun !== undefined) return begun;
-            continue;
-          }
-          if (isInsideInit(backend, name)) throw this.#alreadyAt("the request hooks", true);
-          await within(other, left, () => this.#late("the request hooks", waiting));
-        }
-      }, waiting);
     if (this.#area !== undefined) return this.#area;
     let directory: Segment;
-    let isOurs: boolean;
     try {
-      ({ segment: directory, isOurs } = await begin(DIRECTORY_NAME, DIRECTORY_SIZE));
+      directory = await getSegment(
+        this.#backend,
+        DIRECTORY_NAME,
+        DIRECTORY_SIZE,
+        async (fresh) => await this.#make(addins, fresh),
+        waiting,
+      );
     } catch (cause) {
       throw this.#explained(cause);
     }
-    if (isOurs) {
-      const makeMain = async (name: string, size: number): Promise<Segment> =>
-        (await begin(name, size)).segment;
-      try {
-        await insideInit(
-          backend,
-          DIRECTORY_NAME,
-          () => this.#create(addins, directory, makeMain),
-        );
-      } finally {
-        backend.endInitializing(directory);
-      }
-    }
-    return this.#area ??= new MainArea(backend, this.#registry, directory);
+    return this.#area ??= new MainArea(this.#backend, this.#registry, directory);
   }
 
-  async #create(
-    addins: readonly Addin[],
-    directory: Segment,
-    begin: (name: string, size: number) => Promise<Segment>,
-  ): Promise<void> {
-    try {
-      const requests = checkCount(addins);
-      for (const addin of addins) {
-        const context = Context.forRequest(addin.name, requests);
-        try {
-          await this.#hook(addin, "request", () => definitionOf(addin).request?.(context));
-        } finally {
-          context.close();
-        }
+  async #make(addins: readonly Addin[], directory: Segment): Promise<void> {
+    const requests = checkCount(addins);
+    for (const addin of addins) {
+      const context = Context.forRequest(addin.name, requests);
+      try {
+        await this.#hook(addin, "request", () => definitionOf(addin).request?.(context));
+      } finally {
+        context.close();
       }
-      await MainArea.create(this.#backend, directory, requests.all, begin);
-    } catch (cause) {
-      directory.detach();
-      throw cause;
     }
+    await MainArea.make(this.#backend, directory, requests.all);
   }
 
   // ---- what goes wrong ---------------------------------------------------------------------------
@@ -365,7 +321,12 @@ export class Addins {
   /** Whether the running code is called by the hooks of the add-in. */
   #isInside(addin: Addin, state: State): boolean {
     return !state.isStarted && state.running === undefined ||
-      isInsideInit(this.#backend, scopeOf(addin));
+      isInsideInit(this.#backend.instance, this.#scopeOf(addin));
+  }
+
+  /** The name under which a task notes that it is inside the hooks of an add-in. */
+  #scopeOf(addin: Addin): string {
+    return `\u0001addin\0${this.#backend.id}\0${addin.name}`;
   }
 
   #failed(addin: Addin, hook: string, cause: unknown): DsmrError {
@@ -406,17 +367,11 @@ export class Addins {
     );
   }
 
-  #explain<Result>(call: () => Result): Result {
-    try {
-      return call();
-    } catch (cause) {
-      throw this.#explained(cause);
-    }
-  }
-
   /** An error about the directory, in terms of add-ins. */
-  #explained(cause: unknown): unknown {
-    if (!(cause instanceof DsmrError)) return cause;
+  #explained(thrown: unknown): unknown {
+    const cause = unwrapped(thrown);
+    // A hook of ours has failed, or what they request cannot be had: that says it all.
+    if (cause !== thrown || !(cause instanceof DsmrError)) return cause;
     const { code, message } = cause;
     if (code === "SIZE_MISMATCH") {
       return new DsmrError(
@@ -427,6 +382,8 @@ export class Addins {
       );
     }
     if (code === "INIT_RECURSION") return this.#alreadyAt("the request hooks", true);
+    const isTask = this.#backend.initializing(DIRECTORY_NAME) !== undefined;
+    if (code === "DEADLOCK" && isTask) return this.#alreadyAt("the request hooks", false);
     if (code !== "TIMEOUT" && code !== "DEADLOCK") return cause;
     return new DsmrError(
       code,
@@ -435,10 +392,6 @@ export class Addins {
       { ...cause, cause },
     );
   }
-}
-
-function request(size: number): SegmentOptions {
-  return { size, lifetime: "registry", timeout_ms: 0 };
 }
 
 /** The requests of as many add-ins as fit. */

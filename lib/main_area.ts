@@ -30,8 +30,9 @@ import { DsmrError } from "./errors.ts";
 import { check, encodeName, messageOf, native } from "./ffi/native.ts";
 import { listTranches } from "./listing.ts";
 import type { LWLock } from "./lwlock.ts";
+import { getSegment, getSegmentSync } from "./named_segments.ts";
 import { handleOf, type Segment } from "./segment.ts";
-import { Tranche } from "./tranche.ts";
+import { makeTranche } from "./tranche.ts";
 
 /** A part of the main area, as {@linkcode StartupContext.initStruct} gives it. */
 export interface MainAreaStruct {
@@ -78,9 +79,6 @@ function planOf(requests: readonly AddinRequests[]): Plan {
   return { mainSize: end, addins, tranches };
 }
 
-/** How a segment is begun: blocking, or not. */
-type Begin<Begun> = (name: string, size: number) => Begun;
-
 /** The main area of a registry, as one backend sees it. */
 export class MainArea {
   readonly #backend: Backend;
@@ -104,48 +102,40 @@ export class MainArea {
   }
 
   /**
-   * Sizes and makes the main area, and fills and publishes the fresh directory. On failure
-   * nothing is left but the directory, still to be detached.
+   * Sizes and makes the main area, and fills the fresh directory, which is to be published then.
+   * On failure nothing is left but the directory, to be given up.
    */
-  static createSync(
-    backend: Backend,
-    directory: Segment,
-    requests: readonly AddinRequests[],
-    begin: Begin<Segment>,
-  ): void {
+  static makeSync(backend: Backend, directory: Segment, requests: readonly AddinRequests[]): void {
     const plan = planOf(requests);
-    if (plan.mainSize === 0) return publish(backend, directory, plan);
+    const { mainSize } = plan;
     dropMain(backend);
-    let main: Segment;
     try {
-      main = begin(MAIN_NAME, plan.mainSize);
+      if (mainSize > 0) {
+        getSegmentSync(backend, MAIN_NAME, mainSize, (main) => furnish(backend, main, plan), {});
+      }
     } catch (cause) {
       throw noMainArea(plan, cause);
     }
-    furnish(backend, directory, main, plan);
+    fill(backend, directory, plan);
   }
 
   /** The same without blocking, should the memory take long to reserve. */
-  static async create(
+  static async make(
     backend: Backend,
     directory: Segment,
     requests: readonly AddinRequests[],
-    begin: Begin<Promise<Segment>>,
   ): Promise<void> {
     const plan = planOf(requests);
-    if (plan.mainSize === 0) return publish(backend, directory, plan);
+    const { mainSize } = plan;
     dropMain(backend);
-    let main: Segment;
     try {
-      main = await begin(MAIN_NAME, plan.mainSize);
+      if (mainSize > 0) {
+        await getSegment(backend, MAIN_NAME, mainSize, (main) => furnish(backend, main, plan), {});
+      }
     } catch (cause) {
       throw noMainArea(plan, cause);
     }
-    try {
-      furnish(backend, directory, main, plan);
-    } finally {
-      backend.endInitializing(main);
-    }
+    fill(backend, directory, plan);
   }
 
   /** Whether it was sized with the requests of this add-in. */
@@ -302,59 +292,37 @@ function dropMain(backend: Backend): void {
 
 /** The library's own segments, as people call them: their names do not print. */
 export function plainly(message: string): string {
-  return message.replaceAll('segment "?main"', "the main area")
-    .replaceAll('segment "?addins"', "the main area's directory")
-    .replaceAll('Segment "?addins"', "The main area's directory");
+  return message.replaceAll(/segment "[^a-z]main"/gi, "the main area")
+    .replaceAll(/segment "[^a-z]addins"/gi, "the main area's directory");
 }
 
-function noMainArea(plan: Plan, cause: unknown): unknown {
+/** What has failed inside an init callback of our own; else what it is. */
+export function unwrapped(cause: unknown): unknown {
+  return cause instanceof DsmrError && cause.code === "INIT_FAILED" ? cause.cause : cause;
+}
+
+function noMainArea(plan: Plan, thrown: unknown): unknown {
+  const cause = unwrapped(thrown);
   if (!(cause instanceof DsmrError)) return cause;
   const names = plan.addins.map(({ name }) => JSON.stringify(name)).join(", ");
   return new DsmrError(
     cause.code,
     `Cannot make the main area of ${plan.mainSize} bytes, which add-ins ${names} have requested ` +
       `together: ${plainly(messageOf(cause))}`,
-    { ...cause, cause, requested: plan.mainSize },
+    { requested: plan.mainSize, ...cause, cause },
   );
 }
 
-/** Makes the locks of the requested tranches, publishes the main area, then the directory. */
-function furnish(backend: Backend, directory: Segment, main: Segment, plan: Plan): void {
-  let isPublished = false;
-  try {
-    const tranches = plan.tranches.map((tranche) => {
-      const made = newTranche(backend, tranche.name, main);
-      for (let i = 0; i < tranche.size; i++) main.initLock(tranche.offset + i * UNIT, made);
-      return { ...tranche, id: made.id };
-    });
-    backend.commit(main);
-    isPublished = true;
-    publish(backend, directory, { ...plan, tranches });
-  } catch (cause) {
-    if (isPublished) dropMain(backend);
-    else main.detach();
-    throw cause;
+/** Makes the locks of the requested tranches, which go with the main area. */
+function furnish(backend: Backend, main: Segment, plan: Plan): void {
+  for (const tranche of plan.tranches) {
+    const made = makeTranche(backend, tranche.name, handleOf(main));
+    for (let i = 0; i < tranche.size; i++) main.initLock(tranche.offset + i * UNIT, made);
+    tranche.id = made.id;
   }
 }
 
-/** Until here, nobody knows of the main area; from here on, everybody does. */
-function publish(backend: Backend, directory: Segment, plan: Plan): void {
-  const tranche = newTranche(backend, "addin-init", directory);
-  directory.initLock(AT_LOCK, tranche);
+function fill(backend: Backend, directory: Segment, plan: Plan): void {
+  directory.initLock(AT_LOCK, makeTranche(backend, "addin-init", handleOf(directory)));
   new AddinDirectory("", directory).fill(plan, native().runtime.label, process.pid);
-  backend.commit(directory);
-}
-
-/** One that goes with its segment. */
-function newTranche(backend: Backend, name: string, segment: Segment): Tranche {
-  const { calls, error } = native();
-  const encoded = encodeName("tranche", name);
-  const id = calls.dsmr_tranche_new(
-    backend.handle,
-    encoded,
-    encoded.length,
-    handleOf(segment),
-    error.bytes,
-  );
-  return new Tranche(backend, name, check(id));
 }

@@ -34,6 +34,17 @@ export function getNamedSegmentSync<Argument>(
   options: SegmentRequest<Argument> | undefined,
 ): Segment {
   checkOwnName(name);
+  return getSegmentSync(backend, name, size, init, options);
+}
+
+/** The same, also for the library's own segments. */
+export function getSegmentSync<Argument>(
+  backend: Backend,
+  name: string,
+  size: number | undefined,
+  init: InitCallback<Argument> | undefined,
+  options: SegmentRequest<Argument> | undefined,
+): Segment {
   if (init !== undefined || options) checkRequest(init, options);
   const known = backend.current(name);
   if (known !== undefined && (size === undefined || size === known.size)) {
@@ -110,6 +121,17 @@ export async function getNamedSegment<Argument>(
   options: (SegmentRequest<Argument> & AsyncWaitOptions) | undefined,
 ): Promise<Segment> {
   checkOwnName(name);
+  return await getSegment(backend, name, size, init, options);
+}
+
+/** The same, also for the library's own segments. */
+export async function getSegment<Argument>(
+  backend: Backend,
+  name: string,
+  size: number | undefined,
+  init: AsyncInitCallback<Argument> | undefined,
+  options: (SegmentRequest<Argument> & AsyncWaitOptions) | undefined,
+): Promise<Segment> {
   if (init !== undefined || options) checkRequest(init, options);
   const waiting = checkWaitOptions(options);
   waiting.signal?.throwIfAborted();
