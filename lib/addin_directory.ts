@@ -5,11 +5,11 @@
  * the requested tranches and their locks, the areas that `initStruct` has given out. The first
  * two are written once, before the segment is published. Areas come later, under the add-in
  * init lock, and the hardest case is a death in the middle of that. The answer: holds of the lock
- * that make areas are numbered. A row's mark is the number of the hold in which it was made,
- * stored when all else of the row is there; the header tells which hold was the last to end well.
- * One store of that number publishes all that the hold has made. Rows with a later mark are
- * leftovers of one that failed: they count for nothing, and the next that makes areas takes them
- * out first, so that its own number never publishes them.
+ * that make areas are numbered. A row's mark is the number of the hold in which it was made; the
+ * header tells which hold was the last to end well. One atomic store of that number, which nothing
+ * before it can be moved behind, publishes all that the hold has made. Rows with a later mark are
+ * leftovers of one that failed, half written perhaps: they count for nothing, and the next that
+ * makes areas takes them out first, so that its own number never publishes them.
  *
  * Nothing in here is trusted: it is shared memory, and whatever does not fit is `CORRUPT`.
  *
@@ -202,7 +202,9 @@ export class AddinDirectory {
    */
   begin(): number {
     const committed = this.#committed;
-    for (const row of this.#areaRows()) if (this.#mark(row) > committed) this.#setMark(row, 0);
+    for (const row of this.#areaRows()) {
+      if (this.#mark(row) > committed) this.#view.setUint32(row + AT_MARK, 0, true);
+    }
     const hold = Math.max(committed, Atomics.load(this.#words, AT_HOLD)) + 1;
     if (hold > 0xffffffff) throw this.damaged("its numbers are used up");
     Atomics.store(this.#words, AT_HOLD, hold);
@@ -212,13 +214,12 @@ export class AddinDirectory {
   /**
    * Notes an area down, which counts when the hold ends well. False: no row is left.
    *
-   * A death before the last store leaves a free row; after it, a row of a hold that never ended.
+   * A death in here leaves a free row, or one of a hold that never ended.
    */
   add(area: Place, hold: number): boolean {
     const row = this.#areaRows().find((row) => this.#mark(row) === 0);
     if (row === undefined) return false;
-    this.#write(row, area, 0);
-    this.#setMark(row, hold);
+    this.#write(row, area, hold);
     return true;
   }
 
@@ -237,12 +238,7 @@ export class AddinDirectory {
   }
 
   #mark(row: number): number {
-    return Atomics.load(this.#words, (row + AT_MARK) / 4);
-  }
-
-  /** Atomic, so that no compiler moves the row's other stores behind it. */
-  #setMark(row: number, mark: number): void {
-    Atomics.store(this.#words, (row + AT_MARK) / 4, mark);
+    return this.#view.getUint32(row + AT_MARK, true);
   }
 
   #areaRows(): number[] {

@@ -1,5 +1,5 @@
 /**
- * What the tests of add-ins in several processes have in common.
+ * What the tests of add-ins have in common.
  *
  * @module
  */
@@ -8,7 +8,13 @@ import { assert, assertEquals } from "@std/assert";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { MemberCommand, MemberReport } from "./_addin_member.ts";
-import type { Scene } from "./_scene.ts";
+import {
+  type AddinDefinition,
+  defineAddin,
+  type MainAreaStruct,
+  type StartupContext,
+} from "../lib/mod.ts";
+import { assertFails, type Scene } from "./_scene.ts";
 import { Child, commandLine, type RuntimeName } from "./_spawn.ts";
 
 /** A process of `_addin_member.ts`. */
@@ -80,4 +86,44 @@ export function logged(scene: Scene): string[] {
 export function well(report: MemberReport): MemberReport {
   assert(report.ok, JSON.stringify(report));
   return report;
+}
+
+/** Takes a part of the main area, filled with 7 where it is fresh. */
+export function take(ctx: StartupContext, name: string, size: number): MainAreaStruct {
+  return ctx.addinInitLock.withSync("exclusive", () => {
+    const area = ctx.initStruct(name, size);
+    if (!area.found) {
+      assert(area.bytes.every((byte) => byte === 0), "fresh memory is not zero");
+      area.bytes.fill(7);
+    }
+    return area;
+  });
+}
+
+/** Hands its startup context out. */
+export function openWith(
+  scene: Scene,
+  definition: AddinDefinition<StartupContext>,
+): StartupContext {
+  const addin = defineAddin(definition);
+  return scene.open({ addins: [addin] }).addin(addin);
+}
+
+/** Asserts that opening fails because of a hook, and that it leaves no backend. */
+export function assertHookFails(
+  scene: Scene,
+  definition: AddinDefinition<unknown>,
+  hook: string,
+  ...texts: string[]
+): unknown {
+  const addin = defineAddin(definition);
+  const error = assertFails(
+    () => scene.open({ addins: [addin] }),
+    "INIT_FAILED",
+    `${hook} hook`,
+    `"${addin.name}"`,
+    ...texts,
+  );
+  assertEquals([...scene.open().backends()].length, 1);
+  return error.cause;
 }

@@ -105,7 +105,8 @@ function checkPart(scene: Scene, name: string): boolean {
   const addin = defineAddin({
     name: "counter",
     request(ctx) {
-      ctx.requestSpace(4096);
+      // Not what the dead one has asked for, which may have left its main area behind.
+      ctx.requestSpace(10_000);
       ctx.requestTranche("counter", 3);
     },
     startup: (ctx) =>
