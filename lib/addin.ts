@@ -166,7 +166,9 @@ export class Addin<out Started = unknown> {
 
 /**
  * Defines an add-in: what a library needs in shared memory, and what it does when a registry is
- * opened. Give it to {@linkcode Registry.openSync} among the `addins`, in every process.
+ * opened. Give it to {@linkcode Registry.openSync} among the `addins`, in every process. What is
+ * memory and locks known beforehand comes from the main area, by `request` and `startup`; what is
+ * a segment or a worker, from `init`.
  *
  * @throws {TypeError} A hook that is not a function.
  * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`.
@@ -185,7 +187,8 @@ export class Addin<out Started = unknown> {
  *     const [lock] = ctx.getTranche("call-stats");
  *     const area = ctx.addinInitLock.withSync("exclusive", () => ctx.initStruct("call-stats", 8));
  *     const calls = new Float64Array(area.segment.buffer, area.byteOffset, 1);
- *     return { count: () => lock?.withSync("exclusive", () => ++calls[0]) };
+ *     const count = () => calls[0] = (calls[0] ?? 0) + 1;
+ *     return { count: () => lock?.withSync("exclusive", count) };
  *   },
  * });
  *

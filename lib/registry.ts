@@ -437,6 +437,16 @@ export class Registry implements Disposable {
    * What the startup hook of an add-in has returned, which the registry was opened with.
    *
    * @throws {DsmrError} `NOT_FOUND`: it was not, or is still starting. `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { defineAddin, Registry } from "@dsmr/registry";
+   *
+   * const clock = defineAddin({ name: "clock", startup: () => ({ now: () => Date.now() }) });
+   * using registry = Registry.openSync("doc-startup", { addins: [clock] });
+   * console.log(registry.addin(clock).now());
+   * Registry.destroy("doc-startup");
+   * ```
    */
   addin<Started>(addin: Addin<Started>): Started {
     return addinsOf(this.#open(), this.name).result(addin) as Started;
