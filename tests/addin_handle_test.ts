@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { test } from "node:test";
+import { Handle } from "../lib/addin_handle.ts";
 import {
   type AddinDefinition,
   type AddinHandle,
@@ -256,6 +257,21 @@ test("the handle is of no use once init has ended, but for looking up", () =>
     assertFails(() => handle.registerBackgroundWorker({}), "UNSUPPORTED", "init hook");
     assertStrictEquals(handle.lookupShmem("a"), registry.lookupSegment("a"));
     assertStrictEquals(handle.lookupShmem("b"), null);
+  }));
+
+test("workers are registered through what the registry passes in, under the add-in's name", () =>
+  inScene((scene) => {
+    const registered: unknown[] = [];
+    const handle = new Handle("my_ext", scene.open(), (addin, spec) => {
+      registered.push([addin, spec]);
+      return "its handle";
+    });
+    const spec = { name: "worker", function: "main" };
+    assertEquals(handle.registerBackgroundWorker(spec), "its handle");
+    assertEquals(registered, [["my_ext", spec]]);
+    handle.endSync();
+    assertFails(() => handle.registerBackgroundWorker(spec), "UNSUPPORTED", "init hook");
+    assertEquals(registered.length, 1);
   }));
 
 test("a block lives while somebody has it, when its lifetime is attached: counted by backends", () =>
