@@ -1,9 +1,9 @@
 /** The main area and the add-in init lock, in one process. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
 import { defineAddin, DsmrError } from "../lib/mod.ts";
 import { assertHookFails, openWith, take } from "./_addins.ts";
+import { test } from "./_declare.ts";
 import { assertFails, inScene } from "./_scene.ts";
 
 test("initStruct() makes a part once, of zeroed bytes, and finds it from then on", () =>

@@ -1,7 +1,6 @@
 /** The handle of an add-in's init, as dynpgext has it: allocations, lookups, workers. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
 import { Handle } from "../lib/addin_handle.ts";
 import {
   type AddinDefinition,
@@ -12,6 +11,7 @@ import {
 } from "../lib/mod.ts";
 import type { AddinSpec } from "./_addin_member.ts";
 import { logged, Member, well } from "./_addins.ts";
+import { test } from "./_declare.ts";
 import { assertFails, inScene, type Scene, until } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";
 

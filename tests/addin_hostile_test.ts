@@ -4,10 +4,10 @@ import { assert, assertEquals } from "@std/assert";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { test } from "node:test";
 import { Backend } from "../lib/backend.ts";
 import { native } from "../lib/ffi/native.ts";
 import { defineAddin, DsmrError, Registry } from "../lib/mod.ts";
+import { test } from "./_declare.ts";
 import { randomFrom } from "./_random.ts";
 import { assertFails, inScene, type Scene } from "./_scene.ts";
 

@@ -1,7 +1,6 @@
 /** Add-ins in one process: their hooks, what these may do, and what is refused. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
 import {
   type AddinDefinition,
   defineAddin,
@@ -11,6 +10,7 @@ import {
   type StartupContext,
 } from "../lib/mod.ts";
 import { assertHookFails, openWith, take } from "./_addins.ts";
+import { test } from "./_declare.ts";
 import { assertFails, inScene } from "./_scene.ts";
 
 test("hooks run in order: requests of all, then startup and init of each", () =>

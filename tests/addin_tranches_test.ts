@@ -1,10 +1,10 @@
 /** Requested tranches: their locks, names and limits, beside those of newTranche(). */
 
 import { assert, assertEquals, assertStrictEquals } from "@std/assert";
-import { test } from "node:test";
 import { type Addin, defineAddin, DsmrError, type LWLock, type Registry } from "../lib/mod.ts";
 import { check, native } from "../lib/ffi/native.ts";
 import { handleOf } from "../lib/segment.ts";
+import { test } from "./_declare.ts";
 import { assertFails, inScene, until } from "./_scene.ts";
 
 /** What test_lwlock_tranches requests at startup: sets of 1 and 10 locks. */
