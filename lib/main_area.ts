@@ -27,10 +27,10 @@ import {
 import { AddinInitLock, holdOf, type InitHold } from "./addin_init_lock.ts";
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { check, encodeName, messageOf, native } from "./ffi/native.ts";
+import { messageOf, native } from "./ffi/native.ts";
 import { listTranches } from "./listing.ts";
 import type { LWLock } from "./lwlock.ts";
-import { getSegment, getSegmentSync } from "./named_segments.ts";
+import { getSegment, getSegmentSync, removeSegment } from "./named_segments.ts";
 import { handleOf, type Segment } from "./segment.ts";
 import { makeTranche } from "./tranche.ts";
 
@@ -284,10 +284,8 @@ export function dynamicHint(backend: Backend, name: string): string {
 
 /** What a creator has left that died before it published the directory. */
 function dropMain(backend: Backend): void {
-  const { calls, error } = native();
-  const name = encodeName("segment", MAIN_NAME);
   backend.current(MAIN_NAME)?.detach();
-  check(calls.dsmr_segment_drop(backend.handle, name, name.length, error.bytes));
+  removeSegment(backend, MAIN_NAME);
 }
 
 /** The library's own segments, as people call them: their names do not print. */

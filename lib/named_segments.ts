@@ -180,6 +180,11 @@ export function lookupSegment(backend: Backend, name: string): Segment | null {
 /** See `Registry.dropSegment`. */
 export function dropSegment(backend: Backend, name: string): boolean {
   checkOwnName(name);
+  return removeSegment(backend, name);
+}
+
+/** The same, also for the library's own segments. */
+export function removeSegment(backend: Backend, name: string): boolean {
   const { calls, error } = native();
   const encoded = encodeName("segment", name);
   return check(

@@ -5,8 +5,8 @@ import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { Backend } from "../lib/backend.ts";
-import { native } from "../lib/ffi/native.ts";
 import { defineAddin, DsmrError, Registry } from "../lib/mod.ts";
+import { removeSegment } from "../lib/named_segments.ts";
 import { test } from "./_declare.ts";
 import { randomFrom } from "./_random.ts";
 import { assertFails, inScene, type Scene } from "./_scene.ts";
@@ -175,9 +175,7 @@ test("a main area that is gone, and one of another size: CORRUPT", () =>
     scene.atEnd(() => stranger.release());
     assertEquals(stranger.lookup("\u0001addins")?.size, SIZE);
     assertEquals(stranger.lookup("\u0001main")?.size, 1024 + 128);
-    const { calls, error } = native();
-    const name = new TextEncoder().encode("\u0001main");
-    assertEquals(calls.dsmr_segment_drop(stranger.handle, name, name.length, error.bytes), 1);
+    assertEquals(removeSegment(stranger, "\u0001main"), true);
     const open = (database: string) => scene.open({ addins: [addin], database });
     for (const there of ["none", "64"]) {
       const failed = assertFails(() => open(there), "INIT_FAILED", "1152", there);
