@@ -16,6 +16,7 @@ import {
   type MainAreaStruct,
   Registry,
   type RequestContext,
+  type Scope,
   type StartupContext,
 } from "../lib/mod.ts";
 
@@ -36,7 +37,7 @@ export type HookStep =
   | { part: string; size: number; value: number; inside?: HookStep[] }
   /** Adds 1 to the first word of a part, which it has taken before. */
   | { bump: string }
-  | { shmem: string; size: number; value: number; inside?: HookStep[] };
+  | { shmem: string; size: number; value: number; scope?: Scope; inside?: HookStep[] };
 
 export interface AddinSpec {
   name: string;
@@ -46,7 +47,14 @@ export interface AddinSpec {
 }
 
 export type MemberCommand =
-  | { do: "open"; dir: string; name?: string; addins: AddinSpec[]; isAsync?: boolean }
+  | {
+    do: "open";
+    dir: string;
+    name?: string;
+    database?: string;
+    addins: AddinSpec[];
+    isAsync?: boolean;
+  }
   /** Opens once more, in the same isolate, with these add-ins. */
   | { do: "openMore"; addins: AddinSpec[] }
   | { do: "tranche"; tranche: string; lock?: number; what?: "acquire" | "try" | "release" }
@@ -147,10 +155,11 @@ function run(steps: HookStep[], ctx: Context): void {
         run(inside, ctx);
       });
     } else {
-      const { shmem, size, value, inside = [] } = step;
+      const { shmem, size, value, scope, inside = [] } = step;
       ctx.allocateShmem?.({
         name: shmem,
         size,
+        ...(scope && { scope }),
         callback: (segment, payload) => {
           run(inside, ctx);
           new Int32Array(segment.buffer).fill(payload);
@@ -193,14 +202,15 @@ function partsReport(): MemberReport {
 async function answer(command: MemberCommand): Promise<MemberReport> {
   switch (command.do) {
     case "open": {
-      const { dir, name = "test", isAsync = false } = command;
-      const options = { dir, addins: command.addins.map(addinOf) };
+      const { dir, name = "test", database = "default", isAsync = false } = command;
+      const options = { dir, database, addins: command.addins.map(addinOf) };
       registry = isAsync ? await Registry.open(name, options) : Registry.openSync(name, options);
       return partsReport();
     }
     case "openMore":
       Registry.openSync(registry?.name ?? "", {
         dir: registry?.dir ?? "",
+        database: registry?.database ?? "",
         addins: command.addins.map(addinOf),
       });
       return partsReport();
