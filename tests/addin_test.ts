@@ -126,6 +126,53 @@ test("a hook that throws makes opening fail, and leaves nothing", () =>
     assertEquals(registry.addin(retry), true);
   }));
 
+test("an add-in that fails takes back none that have started; with a new backend all start anew", () =>
+  inScene((scene) => {
+    const order: string[] = [];
+    const good = defineAddin({ name: "good", startup: () => void order.push("good") });
+    const bad = defineAddin({
+      name: "bad",
+      startup() {
+        order.push("bad");
+        throw new Error("as planned");
+      },
+    });
+    const keep = scene.open();
+    assertFails(() => scene.open({ addins: [good, bad] }), "INIT_FAILED", '"bad"');
+    scene.open({ addins: [good] }).close();
+    assertEquals(order, ["good", "bad"]);
+    assertEquals([...keep.backends()].length, 1);
+    keep.close();
+    scene.open({ addins: [good] });
+    assertEquals(order, ["good", "bad", "good"]);
+  }));
+
+test("a registry that was destroyed is sized anew, by whoever opens it first", () =>
+  inScene((scene) => {
+    const make = (name: string) =>
+      defineAddin({
+        name,
+        request(ctx) {
+          ctx.requestSpace(64);
+          ctx.requestTranche(name, 1);
+        },
+        startup: (ctx) => ctx,
+      });
+    const [first, second] = [make("first"), make("second")];
+    const old = scene.open({ addins: [first] });
+    assertEquals(scene.open({ addins: [second] }).addin(second).preloaded, false);
+    const area = take(old.addin(first), "a", 64);
+    Registry.destroy("test", { dir: scene.dir });
+    const anew = scene.open({ addins: [second] });
+    assertEquals(anew.addin(second).preloaded, true);
+    assertEquals(take(anew.addin(second), "a", 64).found, false);
+    assertEquals([...anew.tranches()].map(({ name }) => name).sort(), ["addin-init", "second"]);
+    // Who is still in the old one has its memory, and no more.
+    assertEquals(area.bytes[0], 7);
+    assertFails(() => old.getTranche("first"), "CLOSED");
+    assertFails(() => take(old.addin(first), "a", 64), "CLOSED");
+  }));
+
 test("async hooks: refused by openSync(), awaited by open()", () =>
   inScene(async (scene) => {
     const order: string[] = [];
