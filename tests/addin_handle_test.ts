@@ -254,7 +254,7 @@ test("the handle is of no use once init has ended, but for looking up", () =>
     assert(kept !== undefined);
     const handle = kept;
     assertFails(() => handle.allocateShmem({ name: "b", size: 8 }), "UNSUPPORTED", "init hook");
-    assertFails(() => handle.registerBackgroundWorker({}), "UNSUPPORTED", "init hook");
+    assertFails(() => handle.registerBackgroundWorker({} as never), "UNSUPPORTED", "init hook");
     assertStrictEquals(handle.lookupShmem("a"), registry.lookupSegment("a"));
     assertStrictEquals(handle.lookupShmem("b"), null);
   }));
@@ -264,10 +264,10 @@ test("workers are registered through what the registry passes in, under the add-
     const registered: unknown[] = [];
     const handle = new Handle("my_ext", scene.open(), (addin, spec) => {
       registered.push([addin, spec]);
-      return "its handle";
+      return "its handle" as never;
     });
-    const spec = { name: "worker", function: "main" };
-    assertEquals(handle.registerBackgroundWorker(spec), "its handle");
+    const spec = { name: "worker", module: "data:text/javascript,", function: "main" };
+    assertEquals<unknown>(handle.registerBackgroundWorker(spec), "its handle");
     assertEquals(registered, [["my_ext", spec]]);
     handle.endSync();
     assertFails(() => handle.registerBackgroundWorker(spec), "UNSUPPORTED", "init hook");
