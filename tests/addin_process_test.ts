@@ -72,7 +72,7 @@ for (const runtime of runtimes) {
     ["after initStruct, the part filled", [
       { part: "counter", size: 4096, value: 9, inside: [{ hold: "here" }] },
     ], false],
-    ["after a failed hold, in another", [
+    ["in a later hold, the part there already", [
       { part: "counter", size: 4096, value: 5 },
       { part: "other", size: 64, value: 9, inside: [{ hold: "here" }] },
     ], true],
