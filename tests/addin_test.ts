@@ -292,12 +292,14 @@ test("opening inside a hook with the same add-in is an error, with another it wo
 test("openSync() while a task runs the same hooks is an error, not a hang", () =>
   inScene(async (scene) => {
     const { dir } = scene;
+    let runs = 0;
     for (const hook of ["request", "startup"] as const) {
       const entered = Promise.withResolvers<void>();
       const gate = Promise.withResolvers<void>();
       const addin = defineAddin({
         name: "gated",
         async [hook]() {
+          runs++;
           entered.resolve();
           await gate.promise;
         },
@@ -308,6 +310,12 @@ test("openSync() while a task runs the same hooks is an error, not a hang", () =
       const late = await Registry.open(hook, { dir, addins: [addin], timeout: 1 })
         .then(() => "opened", (error: DsmrError) => error);
       assert(late instanceof DsmrError && late.code === "TIMEOUT", String(late));
+      const other = { dir, addins: [addin], database: "other" };
+      // Another backend of this thread has hooks of its own, but only one runs the request hooks.
+      const otherOpening = hook === "request" ? Registry.open(hook, other) : undefined;
+      if (otherOpening !== undefined) {
+        assertFails(() => Registry.openSync(hook, other), "DEADLOCK", "task of this program");
+      }
       const abort = new AbortController();
       const aborted = Registry.open(hook, { dir, addins: [addin], signal: abort.signal })
         .then(() => "opened", (error: unknown) => error);
@@ -315,6 +323,9 @@ test("openSync() while a task runs the same hooks is an error, not a hang", () =
       assertEquals(await aborted, "enough");
       gate.resolve();
       using registry = await opening;
+      (await otherOpening)?.close();
+      assertEquals(runs, 1);
+      runs = 0;
       assertEquals(Registry.openSync(hook, { dir, addins: [addin] }).close(), undefined);
       assertEquals([...registry.backends()].length, 1);
     }
