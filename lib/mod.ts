@@ -19,6 +19,17 @@
  * @module
  */
 
+export {
+  type Addin,
+  type AddinDefinition,
+  type AddinHandle,
+  defineAddin,
+  type RequestContext,
+  type StartupContext,
+  type StaticWorkerSpec,
+} from "./addin.ts";
+export type { ShmemRequest } from "./addin_handle.ts";
+export type { AddinInitLock } from "./addin_init_lock.ts";
 export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
 export type { LockMode, Repair, VarState, WaitOptions } from "./lock_arguments.ts";
@@ -32,6 +43,7 @@ export type {
   TrancheInfo,
   WaitInfo,
 } from "./listing.ts";
+export type { MainAreaStruct } from "./main_area.ts";
 export { Registry } from "./registry.ts";
 export type { Scope } from "./scope.ts";
 export type {

@@ -25,7 +25,7 @@ import {
   sizeOf,
   stillInitializing,
 } from "./requests.ts";
-import { encodeScope, keyOf } from "./scope.ts";
+import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { layoutOf, type Segment, setRepair } from "./segment.ts";
 import { differences, type Layout } from "./struct_layout.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
@@ -39,6 +39,17 @@ export function getNamedSegmentSync<Argument>(
   options: SegmentRequest<Argument> | undefined,
 ): Segment {
   checkOwnName(name);
+  return getSegmentSync(backend, name, size, init, options);
+}
+
+/** The same, also for the library's own segments. */
+export function getSegmentSync<Argument>(
+  backend: Backend,
+  name: string,
+  size: number | undefined,
+  init: InitCallback<Argument> | undefined,
+  options: SegmentRequest<Argument> | undefined,
+): Segment {
   if (init !== undefined || options) checkRequest(init, options);
   const known = backend.current(keyOf(name, options?.scope ?? "global"));
   if (known !== undefined && (size === undefined || size === known.size)) {
@@ -163,6 +174,17 @@ export async function getNamedSegment<Argument>(
   options: (SegmentRequest<Argument> & AsyncWaitOptions) | undefined,
 ): Promise<Segment> {
   checkOwnName(name);
+  return await getSegment(backend, name, size, init, options);
+}
+
+/** The same, also for the library's own segments. */
+export async function getSegment<Argument>(
+  backend: Backend,
+  name: string,
+  size: number | undefined,
+  init: AsyncInitCallback<Argument> | undefined,
+  options: (SegmentRequest<Argument> & AsyncWaitOptions) | undefined,
+): Promise<Segment> {
   if (init !== undefined || options) checkRequest(init, options);
   const waiting = checkWaitOptions(options);
   waiting.signal?.throwIfAborted();
@@ -226,7 +248,11 @@ export function dropSegment(
   options: ScopeOptions | undefined,
 ): boolean {
   checkOwnName(name);
-  const scope = checkScope(options);
+  return removeSegment(backend, name, checkScope(options));
+}
+
+/** The same, also for the library's own segments. */
+export function removeSegment(backend: Backend, name: string, scope: Scope = "global"): boolean {
   const { calls, error } = native();
   const encoded = encodeName("segment", name);
   return check(

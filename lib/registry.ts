@@ -4,6 +4,9 @@
  * @module
  */
 
+import { type Addin, checkAddins } from "./addin.ts";
+import { lookupShmem } from "./addin_handle.ts";
+import { addinsOf, type Opening } from "./addin_hooks.ts";
 import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
@@ -22,6 +25,7 @@ import {
   type TrancheInfo,
   type WaitInfo,
 } from "./listing.ts";
+import type { LWLock } from "./lwlock.ts";
 import {
   dropSegment,
   getNamedSegment,
@@ -92,8 +96,11 @@ export class Registry implements Disposable {
    * `EXISTS`, `NOT_FOUND`: as `mode` says, or there is no such directory. `NO_SPACE`,
    * `BACKENDS_FULL`, `REGISTRY_FULL`: no room. `PERMISSION`, `CORRUPT`, `VERSION_MISMATCH`:
    * the file is refused. `TIMEOUT`: a stopped process holds the tables. `UNSUPPORTED`: the
-   * native library cannot be loaded, or the file system cannot do this. Nothing is left
-   * behind.
+   * native library cannot be loaded, or the file system cannot do this. With add-ins also
+   * `EXISTS`: two have one name; `INIT_FAILED`: a hook threw, see `cause`, or returned a promise,
+   * or closed the registry; `NO_SPACE`, `TRANCHES_FULL`: no room for what they request;
+   * `INIT_RECURSION`, `DEADLOCK`: their hooks would wait for themselves; what their allocations
+   * throw. This backend is not left behind then.
    *
    * @example
    * ```ts
@@ -105,7 +112,17 @@ export class Registry implements Disposable {
    * ```
    */
   static openSync(name: string, options?: OpenOptions): Registry {
-    return Registry.#attach(name, options, encodeTimeout(options?.timeout));
+    const addins = checkAddins(options?.addins);
+    const registry = Registry.#attach(name, options, encodeTimeout(options?.timeout));
+    if (addins.length === 0) return registry;
+    try {
+      addinsOf(registry.#backend, name)
+        .startSync(addins, registry.#opening(), options?.timeout ?? OPEN_TIMEOUT_MS);
+    } catch (cause) {
+      registry.close();
+      throw cause;
+    }
+    return registry;
   }
 
   /**
@@ -124,10 +141,30 @@ export class Registry implements Disposable {
    * ```
    */
   static async open(name: string, options?: OpenOptions & AsyncWaitOptions): Promise<Registry> {
-    return await patiently(
+    const addins = checkAddins(options?.addins);
+    const waiting = { timeout: OPEN_TIMEOUT_MS, ...checkWaitOptions(options) };
+    const registry = await patiently(
       () => Promise.resolve(Registry.#attach(name, options, TABLE_PATIENCE_MS)),
-      { timeout: OPEN_TIMEOUT_MS, ...checkWaitOptions(options) },
+      waiting,
     );
+    if (addins.length === 0) return registry;
+    try {
+      await addinsOf(registry.#backend, name).start(addins, registry.#opening(), waiting);
+    } catch (cause) {
+      registry.close();
+      throw cause;
+    }
+    return registry;
+  }
+
+  #opening(): Opening {
+    return {
+      registry: this,
+      isOpen: () => this.#isOpen,
+      registerStatic: () => {
+        throw new DsmrError("UNSUPPORTED", "Background workers are not there yet.");
+      },
+    };
   }
 
   static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
@@ -445,6 +482,82 @@ export class Registry implements Disposable {
    */
   tranches(): IterableIterator<TrancheInfo> {
     return listTranches(this.#open().handle).values();
+  }
+
+  /**
+   * What the startup hook of an add-in has returned, which the registry was opened with.
+   *
+   * @throws {DsmrError} `NOT_FOUND`: it was not, or is still starting. `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { defineAddin, Registry } from "@dsmr/registry";
+   *
+   * const clock = defineAddin({ name: "clock", startup: () => ({ now: () => Date.now() }) });
+   * using registry = Registry.openSync("doc-startup", { addins: [clock] });
+   * console.log(registry.addin(clock).now());
+   * Registry.destroy("doc-startup");
+   * ```
+   */
+  addin<Started>(addin: Addin<Started>): Started {
+    return addinsOf(this.#open(), this.name).result(addin) as Started;
+  }
+
+  /**
+   * The locks of a tranche that an add-in's request hook has requested; as
+   * GetNamedLWLockTranche. The same in every process.
+   *
+   * @throws {DsmrError} `NOT_FOUND`: nobody has requested it, or it was made by
+   * {@linkcode newTranche}. `CORRUPT`, `CLOSED`.
+   *
+   * @example
+   * ```ts
+   * import { defineAddin, Registry } from "@dsmr/registry";
+   *
+   * const queue = defineAddin({
+   *   name: "queue",
+   *   request: (ctx) => ctx.requestTranche("queue", 2),
+   * });
+   * using registry = Registry.openSync("doc-tranche", { addins: [queue] });
+   * const [head, tail] = registry.getTranche("queue");
+   * head?.withSync("exclusive", () => tail?.withSync("exclusive", () => {}));
+   * Registry.destroy("doc-tranche");
+   * ```
+   */
+  getTranche(name: string): LWLock[] {
+    return addinsOf(this.#open(), this.name).tranche(name);
+  }
+
+  /**
+   * What an add-in has allocated by this name, in its `init` hook, here or elsewhere; as
+   * dynpgext_lookup_shmem. Its callback has always ended.
+   *
+   * @returns null if there is none, or it is still being initialised.
+   * @throws {DsmrError} As {@linkcode lookupSegment}.
+   *
+   * @example
+   * ```ts
+   * import { defineAddin, Registry } from "@dsmr/registry";
+   *
+   * const extension = defineAddin({
+   *   name: "my_ext",
+   *   init(handle) {
+   *     handle.allocateShmem({
+   *       name: "my_ext:0.1:value",
+   *       size: 1024,
+   *       callback: (segment, payload) => void new Int32Array(segment.buffer).fill(payload),
+   *       payload: 7,
+   *     });
+   *   },
+   * });
+   * using registry = Registry.openSync("doc-shmem", { addins: [extension] });
+   * const value = registry.lookupShmem("my_ext:0.1:value");
+   * console.log(value && new Int32Array(value.buffer)[0]); // 7
+   * Registry.destroy("doc-shmem");
+   * ```
+   */
+  lookupShmem(name: string): Segment | null {
+    return lookupShmem(this, name);
   }
 
   /**

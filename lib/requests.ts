@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Addin } from "./addin.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
@@ -42,6 +43,12 @@ export interface OpenOptions extends DirectoryOptions {
    * Such changes take microseconds, unless that process is stopped. Default: 10 s.
    */
   timeout?: number;
+  /**
+   * Libraries that have memory, locks and workers in the registry: what {@linkcode defineAddin}
+   * has made. Their request hooks run in the first backend that opens the registry with add-ins,
+   * their other hooks in each. Others wait for the request hooks, for `timeout` as well.
+   */
+  addins?: readonly Addin[];
 }
 
 /** Whose a name is. */

@@ -150,6 +150,12 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 const layers = [
   ["mod.ts"],
   ["registry.ts"],
+  ["addin_hooks.ts"],
+  ["addin_context.ts", "addin_handle.ts"],
+  ["addin.ts"],
+  ["main_area.ts"],
+  ["addin_init_lock.ts"],
+  ["addin_directory.ts"],
   ["named_segments.ts", "opening.ts"],
   ["requests.ts"],
   ["changes.ts", "signal.ts"],

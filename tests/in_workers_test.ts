@@ -34,6 +34,11 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
     /a (deno|bun) process ends by itself when nothing pends, and not before/,
     /50 (deno|bun) Workers terminated while they wait leave nothing, and no crash/,
   ],
+  "addin_test.ts": [],
+  "addin_area_test.ts": [],
+  "addin_handle_test.ts": [],
+  "addin_hostile_test.ts": [],
+  "addin_tranches_test.ts": [],
   "words_test.ts": [],
   "signals_test.ts": [],
   "signals_drop_test.ts": [],
@@ -54,6 +59,8 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
 /** The other files, which are run on the main thread only. */
 const MAIN_THREAD: Readonly<Record<string, string>> = {
   "abi_test.ts": "reads sources",
+  "addin_process_test.ts": ELSEWHERE,
+  "addin_scope_test.ts": ELSEWHERE,
   "assert_test.ts": "tests the tests' own assertions",
   "death_test.ts": ELSEWHERE,
   "examples_test.ts": ELSEWHERE,
