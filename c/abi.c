@@ -67,6 +67,7 @@
   F(dsmr_registry_info, segment_count)                                                            \
   F(dsmr_registry_info, segment_count_max)                                                        \
   F(dsmr_registry_info, backend_id)                                                               \
+  F(dsmr_registry_info, database_id)                                                              \
   F(dsmr_registry_info, status)                                                                   \
   F(dsmr_registry_info, name_length)                                                              \
   F(dsmr_registry_info, database_length)                                                          \
@@ -76,6 +77,7 @@
   F(dsmr_backend_info, backend_id)                                                                \
   F(dsmr_backend_info, pid)                                                                       \
   F(dsmr_backend_info, tid)                                                                       \
+  F(dsmr_backend_info, database_id)                                                               \
   F(dsmr_backend_info, attached_ns)                                                               \
   F(dsmr_backend_info, segment_count)                                                             \
   F(dsmr_backend_info, is_self)                                                                   \

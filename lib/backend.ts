@@ -58,6 +58,7 @@ export class Backend {
   #parking: Parking | undefined;
   #webLocks: WebLocks | undefined;
   #useCount = 1;
+  readonly #endings: (() => void)[] = [];
 
   readonly id: number;
 
@@ -124,9 +125,15 @@ export class Backend {
     return this.#handle;
   }
 
+  /** Has something done when the last user leaves, before anything is detached. */
+  atRelease(ending: () => void): void {
+    this.#endings.push(ending);
+  }
+
   /** The last user that leaves closes it. */
   release(): void {
     if (--this.#useCount > 0) return;
+    for (const ending of this.#endings.splice(0)) ending();
     this.#webLocks?.close();
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);

@@ -46,3 +46,7 @@ export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
 export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";
 export { type WebLockInfo, WebLocks, type WebLocksSnapshot } from "./web_locks.ts";
+export type { WorkerContext, WorkerFunction } from "./workers/context.ts";
+export { BackgroundWorker, type WorkerEnd } from "./workers/handle.ts";
+export type { WorkerEvent, WorkerSpec, WorkerStartTime } from "./workers/spec.ts";
+export type { WorkerInfo, WorkerState } from "./workers/view.ts";

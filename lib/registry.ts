@@ -51,6 +51,10 @@ import { segmentOfSignal, Signal } from "./signal.ts";
 import { Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
+import type { BackgroundWorker } from "./workers/handle.ts";
+import type { WorkerSpec } from "./workers/spec.ts";
+import type { WorkerInfo } from "./workers/view.ts";
+import { registerDynamic, supervise, workersIn } from "./workers/workers.ts";
 
 /** How long opening waits for a stopped process in the registry's tables, by default. */
 const OPEN_TIMEOUT_MS = 10_000;
@@ -139,12 +143,16 @@ export class Registry implements Disposable {
   }
 
   static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
-    const { database = "default", mode = "open", ...rest } = options ?? {};
+    const { database = "default", mode = "open", supervise: isWilling = false, ...rest } =
+      options ?? {};
     if (database === "") {
       throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
     }
     if (mode !== "open" && mode !== "create" && mode !== "attach") {
       throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
+    }
+    if (typeof isWilling !== "boolean") {
+      throw new TypeError(`supervise is ${quote(isWilling)}, not true or false.`);
     }
     const dir = directory(rest);
     const backend = Backend.open(dir, name, database, {
@@ -153,6 +161,7 @@ export class Registry implements Disposable {
       maxSegments: limit("maxSegments", rest.maxSegments, "DSMR_SEGMENTS_MAX"),
       timeout_ms,
     });
+    if (isWilling) supervise(backend, { dir, name });
     return new Registry(backend, name, dir, database);
   }
 
@@ -607,6 +616,62 @@ export class Registry implements Disposable {
    */
   get locks(): WebLocks {
     return this.#open().webLocks;
+  }
+
+  /**
+   * Registers a background worker: a process, or a thread, that runs a module's function for the
+   * registry, once in all or once for each database. A backend that was opened with
+   * `supervise: true` starts it, here or in another process, and sees to it: when the function
+   * returns, the worker is not registered any more; when it throws, it is started again after
+   * `restartTime`; when it crashes, likewise, with pauses that grow. Whoever is killed at whatever
+   * point, a worker never runs twice. As RegisterDynamicBackgroundWorker. Does not wait.
+   *
+   * The worker outlives the backend that registers it. A registry has room for 256.
+   *
+   * @throws {TypeError} The worker, or a part of it, is of the wrong type. {@linkcode RangeError}:
+   * `restartTime` or `grace`.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`: a name. `SIZE_INVALID`: all of it takes
+   * more than 3,072 bytes of JSON. `REGISTRY_FULL`: 256 workers are registered, or there is no room
+   * for the table. `NO_SPACE`, `CLOSED`. `TIMEOUT`: a stopped process is in the middle of changing
+   * the table. Nothing is registered then.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-workers", { supervise: true });
+   * const worker = registry.registerBackgroundWorker({
+   *   name: "greeter",
+   *   // As a rule: new URL("./greeter.ts", import.meta.url)
+   *   module: "data:text/javascript,export default (ctx) => console.log('hello', ctx.arg)",
+   *   arg: "world",
+   * });
+   * await worker.waitForShutdown();
+   * Registry.destroy("doc-workers");
+   * ```
+   */
+  registerBackgroundWorker(spec: WorkerSpec): BackgroundWorker {
+    return registerDynamic(this.#open(), spec);
+  }
+
+  /**
+   * The background workers, those that have stopped for a reason included, as long as there is
+   * room: a snapshot.
+   *
+   * @throws {DsmrError} `CLOSED`. `TIMEOUT`: a stopped process is in the middle of changing the
+   * table.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-workers-list");
+   * for (const { name, state, pid } of registry.workers()) console.log(name, state, pid);
+   * Registry.destroy("doc-workers-list");
+   * ```
+   */
+  workers(): IterableIterator<WorkerInfo> {
+    return workersIn(this.#open()).values();
   }
 
   /**

@@ -148,9 +148,17 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 
 /** What each file of lib may import: files further down this list, never up. */
 const layers = [
-  ["mod.ts"],
+  ["mod.ts", "workers/main.ts", "workers/thread.ts"],
+  ["workers/run.ts"],
   ["registry.ts"],
   ["requests.ts"],
+  ["workers/workers.ts"],
+  ["workers/supervisor.ts", "workers/handle.ts"],
+  ["workers/rounds.ts"],
+  ["workers/member.ts", "workers/view.ts"],
+  ["workers/lifecycle.ts"],
+  ["workers/table.ts"],
+  ["workers/spec.ts", "workers/context.ts"],
   ["changes.ts", "signal.ts"],
   ["listing.ts"],
   ["backend.ts"],
