@@ -333,6 +333,7 @@ async function changeOrDeath(
   { timeout = Infinity, signal }: { timeout?: number; signal?: AbortSignal | undefined },
   isWeak: () => boolean,
 ): Promise<void> {
+  const arrivals = new Arrivals(table.backend);
   const end = new AbortController();
   const onAbort = (): void => end.abort(signal?.reason);
   if (signal?.aborted === true) onAbort();
@@ -344,7 +345,7 @@ async function changeOrDeath(
   const options = { signal: end.signal };
   const events = [
     table.changed(place, seen, options, isWeak),
-    new Arrivals(table.backend).next(options, isWeak),
+    arrivals.next(options, isWeak),
   ];
   // Those that do not come first end by the abort.
   for (const event of events) event.catch(() => {});

@@ -464,7 +464,7 @@ export function markOutcome(
 ): void {
   const { slot } = attempt;
   if (!isOwn(table, attempt) || table.get(slot, OUTCOME) !== SILENT) return;
-  table.setReason(slot, reason);
+  if (reason !== "") table.setReason(slot, reason);
   table.set(slot, EXIT_CODE, exitCode);
   table.set(slot, OUTCOME, outcome);
 }

@@ -47,6 +47,9 @@ import {
 
 /** Whose lock the supervisor holds. */
 const ELECTION_NAME = "\u0001supervisor";
+/** Who hears of a destroyed registry by itself does so within that time. */
+const HEARING_MS = 1000;
+
 /** Where the registry is. */
 export interface RegistryPlace {
   dir: string;
@@ -95,7 +98,7 @@ export class Supervisor {
       const isOver = cause instanceof DsmrError &&
         (cause.code === "CLOSED" || cause.code === "DETACHED");
       // The registry was destroyed. Its workers have heard it, too.
-      if (isOver) this.#dismiss(() => true, false);
+      if (isOver) this.#dismiss(() => true, HEARING_MS);
       else throw cause;
     }
   }
@@ -318,7 +321,7 @@ export class Supervisor {
       isLost = error.code === "CLOSED" || error.code === "DETACHED";
     }
     this.#release();
-    this.#dismiss((key) => isLost || paused.has(key), true);
+    this.#dismiss((key) => isLost || paused.has(key), isLost ? HEARING_MS : 0);
   }
 
   /** Whether another live backend would supervise. With the lock held. */
@@ -331,13 +334,16 @@ export class Supervisor {
     return false;
   }
 
-  /** Sees to it that what we have started, and which is to end, does so. */
-  #dismiss(isMeant: (key: string) => boolean, isTold: boolean): void {
+  /**
+   * Sees to it that what we have started, and which is to end, does so. `hearing`: how much longer
+   * than its grace it has, where it hears by itself that its registry is gone.
+   */
+  #dismiss(isMeant: (key: string) => boolean, hearing: number): void {
     for (const [key, member] of this.#rounds.members) {
       if (member.end !== undefined || !isMeant(key)) continue;
-      if (isTold) member.signal("SIGTERM");
+      if (hearing === 0) member.signal("SIGTERM");
       member.hold();
-      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace);
+      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace + hearing);
       member.whenEnded(() => clearTimeout(timer));
     }
   }
