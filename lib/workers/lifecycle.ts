@@ -100,6 +100,8 @@ import {
 const CRASH_PAUSE_MS = 100;
 const CRASH_PAUSE_MAX_MS = 60_000;
 const GOOD_RUN_MS = 60_000;
+/** With which code a worker ends for an error that nobody has caught, or that is ours. */
+export const BROKEN_CODE = 70;
 /** A code that no process ends with. */
 export const NO_EXIT_CODE = -1;
 
@@ -265,6 +267,11 @@ export function describeEnd(end: ProcessEnd | undefined): string {
   return "its process has died without a word: it was killed, or has crashed";
 }
 
+/** In words, an error that nobody has caught. */
+export function uncaught(message: string): string {
+  return `an error that nobody has caught: ${message}`;
+}
+
 /** How an attempt has gone. */
 interface Verdict {
   kind: "well" | "error" | "crash" | "signalled";
@@ -274,7 +281,13 @@ interface Verdict {
 
 function judge(table: WorkerTable, slot: number, end: ProcessEnd | undefined): Verdict {
   const reason = table.reason(slot);
-  switch (isRunning(table, slot) ? table.get(slot, OUTCOME) : SILENT) {
+  const outcome = isRunning(table, slot) ? table.get(slot, OUTCOME) : SILENT;
+  // A thread whose error came to us: not every runtime lets it hear of that itself.
+  const isCaught = isRunning(table, slot) && end?.error !== undefined;
+  if (isCaught && (outcome === SILENT || outcome === EXITED)) {
+    return { kind: "crash", reason: uncaught(end?.error ?? ""), exitCode: BROKEN_CODE };
+  }
+  switch (outcome) {
     case RETURNED:
       return { kind: "well", reason: "", exitCode: 0 };
     case THREW:

@@ -207,11 +207,11 @@ export class Rounds {
     const key = keyOf(attemptOf(table, slot));
     const member = this.members.get(key);
     if (!isAlive(this.#backend, table.get(slot, BACKEND))) {
-      // Of a child the system tells more, a moment later.
-      const isTold = member === undefined || member.isThread || member.end !== undefined;
+      // Of what we have started we are told more, a moment later.
+      const isTold = member === undefined || member.end !== undefined;
       if (member !== undefined) member.deadSince ??= now;
       if (isTold || now - (member?.deadSince ?? now) >= AGAIN_MS) {
-        settle(table, slot, member?.isThread === true ? undefined : member?.end);
+        settle(table, slot, member?.end);
         this.members.delete(key);
         this.#told.delete(key);
       } else {

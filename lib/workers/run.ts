@@ -15,7 +15,16 @@ import { DsmrError } from "../errors.ts";
 import { messageOf, quote } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
-import { type Attempt, claim, isOwn, markOutcome, markReady, markStarted } from "./lifecycle.ts";
+import {
+  type Attempt,
+  BROKEN_CODE,
+  claim,
+  isOwn,
+  markOutcome,
+  markReady,
+  markStarted,
+  uncaught,
+} from "./lifecycle.ts";
 import type { Orders } from "./member.ts";
 import type { StoredSpec } from "./spec.ts";
 import {
@@ -32,9 +41,6 @@ import {
   WorkerTable,
 } from "./table.ts";
 import { databaseIdOf } from "./workers.ts";
-
-/** With which code a process ends for an error that nobody has caught, or that is ours. */
-const BROKEN_CODE = 70;
 
 /** How a worker has ended, or must. */
 interface Outcome {
@@ -101,7 +107,7 @@ class Run {
       this.#note({
         outcome: BROKE,
         code: BROKEN_CODE,
-        reason: `an error that nobody has caught: ${messageOf(cause)}`,
+        reason: uncaught(messageOf(cause)),
       });
       process.exit(BROKEN_CODE);
     };
