@@ -11,11 +11,12 @@ import type { Report } from "./_agent.ts";
 import { beginAttempt } from "../lib/workers/lifecycle.ts";
 import { STATE, SUPERVISOR, WAITING, WorkerTable } from "../lib/workers/table.ts";
 import { Backend } from "../lib/backend.ts";
-import { supervisorOf } from "../lib/workers/workers.ts";
+import { registerStatic, supervisorOf } from "../lib/workers/workers.ts";
 
 export type BackgroundCommand =
   | { do: "open"; dir: string; database?: string; supervise?: boolean }
   | { do: "register"; spec: WorkerSpec }
+  | { do: "registerStatic"; addin: string; spec: WorkerSpec }
   /** Of the worker that was registered last. */
   | { do: "waitForStartupSync" | "waitForReadySync" | "waitForShutdownSync"; timeout?: number }
   | { do: "terminate" }
@@ -55,6 +56,10 @@ function run(command: BackgroundCommand): Report {
     }
     case "register":
       worker = opened().registerBackgroundWorker(command.spec);
+      return { ok: true, value: worker.slot };
+    case "registerStatic":
+      if (backend === undefined) throw new Error("This member has no registry.");
+      worker = registerStatic(backend, command.addin, command.spec);
       return { ok: true, value: worker.slot };
     case "waitForStartupSync":
     case "waitForReadySync":
