@@ -13,6 +13,8 @@ import type { MainAreaStruct } from "./main_area.ts";
 import type { Registry } from "./registry.ts";
 import type { ShmemRequest } from "./addin_handle.ts";
 import type { Segment } from "./segment.ts";
+import type { BackgroundWorker } from "./workers/handle.ts";
+import type { WorkerSpec } from "./workers/spec.ts";
 
 /** What an add-in's request hook is given: PostgreSQL's `shmem_request_hook`. */
 export interface RequestContext {
@@ -109,11 +111,8 @@ export interface AddinHandle {
    * Registers a background worker once, however many backends do so. See
    * {@linkcode Registry.registerBackgroundWorker}, which registers another with each call.
    */
-  registerBackgroundWorker(spec: StaticWorkerSpec): unknown;
+  registerBackgroundWorker(spec: WorkerSpec): BackgroundWorker;
 }
-
-/** What a background worker is registered with. */
-export type StaticWorkerSpec = object;
 
 /**
  * What an add-in does. Each hook may return a promise where the registry is opened by

@@ -4,13 +4,15 @@
  * @module
  */
 
-import { type AddinHandle, checkName, type StaticWorkerSpec } from "./addin.ts";
+import { type AddinHandle, checkName } from "./addin.ts";
 import { DsmrError } from "./errors.ts";
 import { describe, quote } from "./ffi/native.ts";
 import type { Registry } from "./registry.ts";
 import { type AsyncInitCallback, checkSize, type InitCallback } from "./requests.ts";
 import type { Scope } from "./scope.ts";
 import type { Segment } from "./segment.ts";
+import type { BackgroundWorker } from "./workers/handle.ts";
+import type { WorkerSpec } from "./workers/spec.ts";
 
 /** What {@linkcode AddinHandle.allocateShmem} is asked for. */
 export interface ShmemRequest<Payload = undefined> {
@@ -33,7 +35,7 @@ export interface ShmemRequest<Payload = undefined> {
  * Registers a worker of an add-in, once by its name. Given by the registry, so that add-ins know
  * nothing of how workers are run.
  */
-export type RegisterStatic = (addin: string, spec: StaticWorkerSpec) => unknown;
+export type RegisterStatic = (addin: string, spec: WorkerSpec) => BackgroundWorker;
 
 /** What was allocated by this name: in the database, else in the registry as a whole. */
 export function lookupShmem(registry: Registry, name: string): Segment | null {
@@ -113,7 +115,7 @@ export class Handle implements AddinHandle {
     return segment;
   }
 
-  registerBackgroundWorker(spec: StaticWorkerSpec): unknown {
+  registerBackgroundWorker(spec: WorkerSpec): BackgroundWorker {
     this.#checkOpen("registerBackgroundWorker");
     return this.#registerStatic(this.name, spec);
   }

@@ -69,6 +69,7 @@ export class Backend {
   #webLocks: WebLocks | undefined;
   #useCount = 1;
   #isClosed = false;
+  readonly #endings: (() => void)[] = [];
 
   readonly id: number;
 
@@ -151,10 +152,16 @@ export class Backend {
     return this.#isClosed;
   }
 
+  /** Has something done when the last user leaves, before anything is detached. */
+  atRelease(ending: () => void): void {
+    this.#endings.push(ending);
+  }
+
   /** The last user that leaves closes it. */
   release(): void {
     if (--this.#useCount > 0) return;
     this.#isClosed = true;
+    for (const ending of this.#endings.splice(0)) ending();
     this.#webLocks?.close();
     for (const segment of [...this.#attached.values()]) segment.detach();
     for (const [key, backend] of backends) if (backend === this) backends.delete(key);

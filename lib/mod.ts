@@ -26,7 +26,6 @@ export {
   defineAddin,
   type RequestContext,
   type StartupContext,
-  type StaticWorkerSpec,
 } from "./addin.ts";
 export type { ShmemRequest } from "./addin_handle.ts";
 export type { AddinInitLock } from "./addin_init_lock.ts";
@@ -98,3 +97,7 @@ export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
 export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";
 export { type WebLockInfo, WebLocks, type WebLocksSnapshot } from "./web_locks.ts";
+export type { WorkerContext, WorkerFunction } from "./workers/context.ts";
+export { BackgroundWorker, type WorkerEnd } from "./workers/handle.ts";
+export type { WorkerEvent, WorkerSpec, WorkerStartTime } from "./workers/spec.ts";
+export type { WorkerInfo, WorkerState } from "./workers/view.ts";

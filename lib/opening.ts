@@ -22,6 +22,9 @@ export function attachBackend(
   if (mode !== "open" && mode !== "create" && mode !== "attach") {
     throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
   }
+  if (rest.supervise !== undefined && typeof rest.supervise !== "boolean") {
+    throw new TypeError(`supervise is ${quote(rest.supervise)}, not true or false.`);
+  }
   const dir = directory(rest);
   const backend = Backend.open(dir, name, database, {
     mode,

@@ -16,6 +16,7 @@ import {
   countDatabases,
   type DatabaseInfo,
   listBackends,
+  listDatabases,
   listRegistries,
   listSegments,
   listTranches,
@@ -47,6 +48,16 @@ import { dropSignal, Signal } from "./signal.ts";
 import { makeTranche, type Tranche } from "./tranche.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
+import type { BackgroundWorker } from "./workers/handle.ts";
+import type { WorkerSpec } from "./workers/spec.ts";
+import type { WorkerInfo } from "./workers/view.ts";
+import {
+  registerDynamic,
+  registerStatic,
+  supervise,
+  terminateDatabase,
+  workersIn,
+} from "./workers/workers.ts";
 
 /** How long opening waits for a stopped process in the registry's tables, by default. */
 const OPEN_TIMEOUT_MS = 10_000;
@@ -161,14 +172,14 @@ export class Registry implements Disposable {
     return {
       registry: this,
       isOpen: () => this.#isOpen,
-      registerStatic: () => {
-        throw new DsmrError("UNSUPPORTED", "Background workers are not there yet.");
-      },
+      registerStatic: (addin, spec) => registerStatic(this.#open(), addin, spec),
     };
   }
 
   static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
     const { backend, dir, database } = attachBackend(name, options, timeout_ms);
+    const isWilling = options?.supervise ?? false;
+    if (isWilling) supervise(backend, { dir, name });
     return new Registry(backend, name, dir, database);
   }
 
@@ -387,7 +398,11 @@ export class Registry implements Disposable {
    * ```
    */
   dropDatabase(name: string): boolean {
-    return dropDatabase(this.#open(), name);
+    const backend = this.#open();
+    const id = listDatabases(backend.handle).find((database) => database.name === name)?.id;
+    if (!dropDatabase(backend, name)) return false;
+    if (id !== undefined) terminateDatabase(backend, id);
+    return true;
   }
 
   /**
@@ -659,6 +674,62 @@ export class Registry implements Disposable {
    */
   get locks(): WebLocks {
     return this.#open().webLocks;
+  }
+
+  /**
+   * Registers a background worker: a process, or a thread, that runs a module's function for the
+   * registry, once in all or once for each database. A backend that was opened with
+   * `supervise: true` starts it, here or in another process, and sees to it: when the function
+   * returns, the worker is not registered any more; when it throws, it is started again after
+   * `restartTime`; when it crashes, likewise, with pauses that grow. Whoever is killed at whatever
+   * point, a worker never runs twice. As RegisterDynamicBackgroundWorker. Does not wait.
+   *
+   * The worker outlives the backend that registers it. A registry has room for 256.
+   *
+   * @throws {TypeError} The worker, or a part of it, is of the wrong type. {@linkcode RangeError}:
+   * `restartTime` or `grace`.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`: a name. `SIZE_INVALID`: all of it takes
+   * more than 3,072 bytes of JSON. `REGISTRY_FULL`: 256 workers are registered, or there is no room
+   * for the table. `NO_SPACE`, `CLOSED`. `TIMEOUT`: a stopped process is in the middle of changing
+   * the table. Nothing is registered then.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-workers", { supervise: true });
+   * const worker = registry.registerBackgroundWorker({
+   *   name: "greeter",
+   *   // As a rule: new URL("./greeter.ts", import.meta.url)
+   *   module: "data:text/javascript,export default (ctx) => console.log('hello', ctx.arg)",
+   *   arg: "world",
+   * });
+   * await worker.waitForShutdown();
+   * Registry.destroy("doc-workers");
+   * ```
+   */
+  registerBackgroundWorker(spec: WorkerSpec): BackgroundWorker {
+    return registerDynamic(this.#open(), spec);
+  }
+
+  /**
+   * The background workers, those that have stopped for a reason included, as long as there is
+   * room: a snapshot.
+   *
+   * @throws {DsmrError} `CLOSED`. `TIMEOUT`: a stopped process is in the middle of changing the
+   * table.
+   *
+   * @example
+   * ```ts
+   * import { Registry } from "@dsmr/registry";
+   *
+   * using registry = Registry.openSync("doc-workers-list");
+   * for (const { name, state, pid } of registry.workers()) console.log(name, state, pid);
+   * Registry.destroy("doc-workers-list");
+   * ```
+   */
+  workers(): IterableIterator<WorkerInfo> {
+    return workersIn(this.#open()).values();
   }
 
   /**

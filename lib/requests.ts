@@ -49,6 +49,18 @@ export interface OpenOptions extends DirectoryOptions {
    * their other hooks in each. Others wait for the request hooks, for `timeout` as well.
    */
   addins?: readonly Addin[];
+  /**
+   * Whether this backend is willing to supervise background workers: to start them, to restart
+   * them, to kill those that do not end. Of all that are willing one does; when it dies or closes,
+   * another one takes over. Default: false.
+   *
+   * It keeps the program alive only while this backend is the one that supervises, and there are
+   * workers that run or are to be restarted. It lasts until the last `Registry` of this isolate for
+   * this registry and database is closed: then another one adopts the workers, or, if nobody else
+   * is willing, they are told to stop until somebody is; the program waits for those that it has
+   * started, at most their grace.
+   */
+  supervise?: boolean;
 }
 
 /** Whose a name is. */

@@ -148,7 +148,8 @@ test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
 
 /** What each file of lib may import: files further down this list, never up. */
 const layers = [
-  ["mod.ts"],
+  ["mod.ts", "workers/main.ts", "workers/thread.ts"],
+  ["workers/run.ts"],
   ["registry.ts"],
   ["addin_hooks.ts"],
   ["addin_context.ts", "addin_handle.ts"],
@@ -158,6 +159,13 @@ const layers = [
   ["addin_directory.ts"],
   ["named_segments.ts", "opening.ts"],
   ["requests.ts"],
+  ["workers/workers.ts"],
+  ["workers/supervisor.ts", "workers/handle.ts"],
+  ["workers/rounds.ts"],
+  ["workers/member.ts", "workers/view.ts"],
+  ["workers/lifecycle.ts"],
+  ["workers/table.ts"],
+  ["workers/spec.ts", "workers/context.ts"],
   ["changes.ts", "signal.ts"],
   ["signal_words.ts", "layouts.ts"],
   ["backend.ts"],

@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { type Calls, type Listener, type Runtime, symbols } from "./symbols.ts";
+import { type Calls, type Listener, type ModuleCommand, type Runtime, symbols } from "./symbols.ts";
 
 /** What we use of bun:ffi, so that other type checkers need not know it. */
 interface BunFfi {
@@ -25,6 +25,14 @@ interface Bun {
   }): Promise<{ ref(): void; unref(): void }>;
 }
 
+/** How Bun runs a module. */
+export const bunCommand: ModuleCommand = {
+  program: "bun",
+  variable: "DSMR_BUN",
+  run: ["run"],
+  permissions: [],
+};
+
 /** Bun, if this is Bun. */
 export async function bunRuntime(): Promise<Runtime | undefined> {
   const bun = (globalThis as unknown as { Bun?: Bun }).Bun;
@@ -33,6 +41,7 @@ export async function bunRuntime(): Promise<Runtime | undefined> {
   const specifier = "bun:ffi";
   const ffi = await import(specifier) as BunFfi;
   return {
+    name: "bun",
     label: `bun ${bun.version}`,
     open(path: string): Calls {
       const table: Record<string, { args: readonly string[]; returns: "i32" }> = {};

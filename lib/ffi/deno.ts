@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Calls, type Listener, type Runtime, symbols } from "./symbols.ts";
+import { type Calls, type Listener, type ModuleCommand, type Runtime, symbols } from "./symbols.ts";
 
 /** What we use of Deno, so that other type checkers need not know it. */
 interface DenoFfi {
@@ -19,11 +19,20 @@ interface DenoFfi {
   env: { get(name: string): string | undefined };
 }
 
+/** How Deno runs a module. */
+export const denoCommand: ModuleCommand = {
+  program: "deno",
+  variable: "DSMR_DENO",
+  run: ["run", "--quiet"],
+  permissions: ["--allow-all"],
+};
+
 /** Deno, if this is Deno. */
 export function denoRuntime(): Runtime | undefined {
   const deno = (globalThis as { Deno?: DenoFfi }).Deno;
   if (deno === undefined) return undefined;
   return {
+    name: "deno",
     label: `deno ${deno.version.deno}`,
     open(path: string): Calls {
       const table: Record<string, { parameters: readonly string[]; result: "i32" }> = {};

@@ -7,10 +7,10 @@
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { codes, DsmrError, type DsmrErrorCode } from "../errors.ts";
-import { bunRuntime } from "./bun.ts";
-import { denoRuntime } from "./deno.ts";
+import { bunCommand, bunRuntime } from "./bun.ts";
+import { denoCommand, denoRuntime } from "./deno.ts";
 import { type Fields, Record } from "./record.ts";
-import type { Calls, Runtime } from "./symbols.ts";
+import type { Calls, ModuleCommand, Runtime } from "./symbols.ts";
 
 /** The opened library. */
 export interface Native {
@@ -26,6 +26,12 @@ export interface Native {
 }
 
 const runtime = denoRuntime() ?? await bunRuntime();
+
+/** How each runtime runs a module as a process, whichever this is. */
+export const moduleCommands: { readonly [Name in Runtime["name"]]: ModuleCommand } = {
+  deno: denoCommand,
+  bun: bunCommand,
+};
 
 /** How to get a library that fits: a part of a sentence. */
 export const buildAdvice: string = "Build it with `npx --yes deno task build`";

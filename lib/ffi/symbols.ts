@@ -169,8 +169,22 @@ export interface Listener {
   hold(isHeld: boolean): void;
 }
 
+/** How a runtime's program runs a module as a process. */
+export interface ModuleCommand {
+  /** The program's name, to be found on the PATH. */
+  program: string;
+  /** An environment variable that names it instead. */
+  variable: string;
+  /** What comes before the module, always. */
+  run: readonly string[];
+  /** What comes after that, unless the user says something else. */
+  permissions: readonly string[];
+}
+
 /** What a runtime must offer. `deno.ts` and `bun.ts` are the two that do. */
 export interface Runtime {
+  /** Which one it is. */
+  readonly name: "deno" | "bun";
   /** Name and version, for people who look at who is attached. */
   readonly label: string;
   /** Opens the library at an absolute path. Throws what the runtime throws. */

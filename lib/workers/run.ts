@@ -1,0 +1,234 @@
+/**
+ * What a worker's process or thread does: it opens the registry, claims its row, loads the module,
+ * calls the function, writes down how that went, and ends.
+ *
+ * Nothing of the user's runs before the claim: why a worker never runs twice is told in
+ * lifecycle.ts. The backend that claims is kept in use here, so that user code that closes its
+ * registry does not make the worker look dead while it runs.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { Backend } from "../backend.ts";
+import { DsmrError } from "../errors.ts";
+import { messageOf, quote } from "../ffi/native.ts";
+import { Registry } from "../registry.ts";
+import type { WorkerContext } from "./context.ts";
+import {
+  type Attempt,
+  BROKEN_CODE,
+  claim,
+  isOwn,
+  markOutcome,
+  markReady,
+  markStarted,
+  uncaught,
+} from "./lifecycle.ts";
+import type { Orders } from "./member.ts";
+import type { StoredSpec } from "./spec.ts";
+import {
+  BROKE,
+  DATABASE_ID,
+  EXITED,
+  KILL_AT,
+  PAUSE,
+  RESTARTS,
+  RETURNED,
+  SIGNALLED,
+  TERMINATE,
+  THREW,
+  WorkerTable,
+} from "./table.ts";
+import { databaseIdOf } from "./workers.ts";
+
+/** How a worker has ended, or must. */
+interface Outcome {
+  outcome: number;
+  code: number;
+  reason: string;
+}
+
+class Run {
+  readonly #orders: Orders;
+  readonly #attempt: Attempt;
+  readonly #table: WorkerTable;
+  readonly #spec: StoredSpec;
+  readonly #stop = new AbortController();
+  /** The signal of the system by which it was told to end. */
+  #signal: string | undefined;
+  #hasReturned = false;
+
+  private constructor(orders: Orders, table: WorkerTable, spec: StoredSpec) {
+    const { slot, generation, attempt } = orders;
+    this.#orders = orders;
+    this.#attempt = { slot, generation, attempt };
+    this.#table = table;
+    this.#spec = spec;
+  }
+
+  /** Claims the row; undefined if this attempt is not wanted any more. */
+  static claim(orders: Orders): Run | undefined {
+    const { dir, name, database, slot } = orders;
+    let backend: Backend;
+    try {
+      backend = Backend.open(dir, name, database, {
+        mode: "attach",
+        maxBackends: 0,
+        maxSegments: 0,
+        timeout_ms: 10_000,
+      });
+    } catch (error) {
+      // Destroyed meanwhile.
+      if (error instanceof DsmrError && error.code === "NOT_FOUND") return undefined;
+      throw error;
+    }
+    if (String(backend.instance) !== orders.instance) return undefined;
+    const table = WorkerTable.find(backend);
+    return table?.changeSync(() => {
+      const spec = table.spec(slot);
+      if (spec === undefined) return undefined;
+      const databaseId = table.get(slot, DATABASE_ID);
+      // Its database was dropped, and there is another one of the name.
+      if (databaseId !== 0 && databaseId !== databaseIdOf(backend)) return undefined;
+      return claim(table, orders, process.pid) ? new Run(orders, table, spec) : undefined;
+    });
+  }
+
+  /** Until the worker has ended. */
+  async run(isThread: boolean): Promise<Outcome> {
+    process.on("exit", (code) => {
+      if (this.#hasReturned) return;
+      const outcome = this.#signal === undefined ? EXITED : SIGNALLED;
+      this.#note({ outcome, code, reason: this.#endedBy() });
+    });
+    const broke = (cause: unknown): void => {
+      console.error(cause);
+      this.#note({
+        outcome: BROKE,
+        code: BROKEN_CODE,
+        reason: uncaught(messageOf(cause)),
+      });
+      process.exit(BROKEN_CODE);
+    };
+    process.on("uncaughtException", broke);
+    process.on("unhandledRejection", broke);
+    if (!isThread) {
+      for (const name of ["SIGTERM", "SIGINT"] as const) {
+        process.on(name, () => {
+          this.#signal ??= name;
+          this.#abort(`The worker is to end: ${name}.`);
+        });
+      }
+    }
+    // Keeps the program alive, too, should the function wait for nothing but its signal.
+    void this.#listen();
+    const outcome = await this.#call();
+    this.#note(outcome);
+    this.#hasReturned = true;
+    return outcome;
+  }
+
+  #endedBy(): string {
+    return this.#signal === undefined ? "" : `ended by ${this.#signal}`;
+  }
+
+  async #call(): Promise<Outcome> {
+    const { module, function: name } = this.#spec;
+    try {
+      const exported = await import(module) as Record<string, unknown>;
+      const main = exported[name];
+      if (typeof main !== "function") {
+        const names = Object.keys(exported).map(quote).join(", ") || "nothing";
+        throw new TypeError(`${module} exports no function ${quote(name)}, but ${names}`);
+      }
+      const context = this.#context();
+      this.#table.changeSync(() => markStarted(this.#table, this.#attempt));
+      await main(context);
+    } catch (cause) {
+      // Destroyed: whatever it throws is no news, and there is nobody to tell.
+      if (this.#stop.signal.aborted && cause === this.#stop.signal.reason) return this.#returned();
+      console.error(cause);
+      return { outcome: THREW, code: 1, reason: messageOf(cause) };
+    }
+    return this.#returned();
+  }
+
+  #returned(): Outcome {
+    const isOrdered = this.#signal === undefined;
+    return {
+      outcome: isOrdered ? RETURNED : SIGNALLED,
+      code: isOrdered ? 0 : 1,
+      reason: this.#endedBy(),
+    };
+  }
+
+  #context(): WorkerContext {
+    const { dir, name, database } = this.#orders;
+    const table = this.#table;
+    return Object.freeze({
+      registry: Registry.openSync(name, { dir, database, mode: "attach" }),
+      arg: this.#spec.arg,
+      name: this.#spec.name,
+      type: this.#spec.type,
+      database: this.#spec.scope === "database" ? database : null,
+      restarts: table.get(this.#attempt.slot, RESTARTS),
+      signal: this.#stop.signal,
+      ready: () => table.changeSync(() => markReady(table, this.#attempt)),
+    });
+  }
+
+  /** Writes down how it has ended; the first word counts. */
+  #note({ outcome, code, reason }: Outcome): void {
+    const table = this.#table;
+    try {
+      table.changeSync(() => {
+        // Told by the supervisor's signal and its flag: that is no signal of somebody else.
+        const isOrdered = table.has(this.#attempt.slot, TERMINATE | PAUSE);
+        const isPlain = outcome === SIGNALLED && isOrdered;
+        markOutcome(table, this.#attempt, isPlain ? RETURNED : outcome, code, reason);
+      });
+    } catch (error) {
+      // Destroyed; or a stopped process has the table: then it looks like a crash, as it would if
+      // this process were killed now.
+      if (!(error instanceof DsmrError)) throw error;
+    }
+  }
+
+  #abort(reason: string): void {
+    if (this.#stop.signal.aborted) return;
+    this.#stop.abort(new DOMException(reason, "AbortError"));
+    const left = this.#table.isUsable ? this.#table.time(this.#attempt.slot, KILL_AT) : 0;
+    const grace = left === 0 ? this.#spec.grace : Math.min(left - Date.now(), this.#spec.grace);
+    // Here, too: perhaps nobody supervises. And of a registry that is gone nobody knows.
+    setTimeout(() => process.exit(BROKEN_CODE), Math.max(grace, 0));
+  }
+
+  /** Hears from the row that it is to end. */
+  async #listen(): Promise<void> {
+    const table = this.#table;
+    const { slot } = this.#attempt;
+    const place = table.changesOf(slot);
+    try {
+      for (;;) {
+        const seen = table.word(place);
+        if (table.has(slot, TERMINATE)) this.#abort("The worker is terminated.");
+        if (table.has(slot, PAUSE)) this.#abort("The worker's supervisor has gone.");
+        // Nobody does that to a worker that lives; unless the row was overwritten.
+        if (!isOwn(table, this.#attempt)) this.#abort("The worker has lost its row.");
+        await table.changed(place, seen, {}, () => this.#hasReturned);
+      }
+    } catch (cause) {
+      if (!(cause instanceof DsmrError)) throw cause;
+      this.#abort(`The worker's registry is gone: ${cause.message}`);
+    }
+  }
+}
+
+/** Runs the worker that the orders name, and ends the process or thread. */
+export async function runWorker(orders: Orders, isThread: boolean): Promise<void> {
+  const run = Run.claim(orders);
+  if (run === undefined) process.exit(0);
+  const { code } = await run.run(isThread);
+  process.exit(code);
+}

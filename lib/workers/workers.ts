@@ -1,0 +1,197 @@
+/**
+ * Background workers of a backend's registry: registered, listed, supervised.
+ *
+ * @module
+ */
+
+import type { Backend } from "../backend.ts";
+import { DsmrError } from "../errors.ts";
+import { check, native } from "../ffi/native.ts";
+import { BackgroundWorker, type HandleHost } from "./handle.ts";
+import { drop, parentOf, register, type RowId, tableFull } from "./lifecycle.ts";
+import { encodeSpec, type WorkerSpec } from "./spec.ts";
+import type { RegistryPlace, Supervisor } from "./supervisor.ts";
+import {
+  DATABASE_ID,
+  FREE,
+  GENERATION,
+  isAlive,
+  ROWS_MAX,
+  STATE,
+  STATIC,
+  SUPERVISOR,
+  TEMPLATE,
+  WorkerTable,
+} from "./table.ts";
+import { listWorkers, type WorkerInfo } from "./view.ts";
+
+/** What a backend has to do with background workers. */
+class Workers implements HandleHost {
+  readonly #backend: Backend;
+  readonly #end = new AbortController();
+  #table: WorkerTable | undefined;
+  #supervisor: Supervisor | undefined;
+  #isWilling = false;
+  readonly database: string;
+
+  constructor(backend: Backend) {
+    this.#backend = backend;
+    this.database = describe(backend).database;
+    backend.atRelease(() => this.#close());
+  }
+
+  table(): WorkerTable {
+    if (this.#end.signal.aborted) {
+      throw new DsmrError("CLOSED", "The worker's registry was closed. Open it again.");
+    }
+    if (this.#table?.isUsable !== true) this.#table = WorkerTable.open(this.#backend);
+    return this.#table;
+  }
+
+  isSupervising(): boolean {
+    if (!this.#isWilling) return false;
+    if (this.#supervisor?.isElected === true) return true;
+    // Nobody else does, and we cannot while we block.
+    const table = this.table();
+    return !isAlive(this.#backend, table.head(SUPERVISOR));
+  }
+
+  supervise(place: RegistryPlace): void {
+    if (this.#isWilling) return;
+    this.#isWilling = true;
+    void this.#begin(place);
+  }
+
+  async #begin(place: RegistryPlace): Promise<void> {
+    // Only now: most programs that open a registry do not supervise.
+    const { Supervisor } = await import("./supervisor.ts");
+    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(this.#backend, place);
+  }
+
+  register(spec: WorkerSpec, addin: string | null): BackgroundWorker {
+    const { stored, bytes } = encodeSpec(spec, addin);
+    const table = this.table();
+    const id = table.changeSync(() => {
+      const known = addin === null ? undefined : findStatic(table, addin, stored.name);
+      if (known !== undefined) return known;
+      const isTemplate = stored.scope === "database";
+      const id = register(table, { spec: bytes, isTemplate, isStatic: addin !== null });
+      if (id === undefined) throw tableFull();
+      return id;
+    });
+    const worker = new BackgroundWorker(this, id, stored);
+    const { notify } = spec;
+    if (notify !== undefined) void this.#notify(worker, notify);
+    return worker;
+  }
+
+  async #notify(
+    worker: BackgroundWorker,
+    notify: NonNullable<WorkerSpec["notify"]>,
+  ): Promise<void> {
+    try {
+      await worker.follow((event) => {
+        // What it throws is its own: reported as any event listener's error is.
+        queueMicrotask(() => notify(event));
+      }, this.#end.signal);
+    } catch (error) {
+      if (this.#end.signal.aborted) return;
+      // Destroyed: there is nothing to tell any more.
+      if (error instanceof DsmrError && ["CLOSED", "DETACHED"].includes(error.code)) return;
+      throw error;
+    }
+  }
+
+  list(): WorkerInfo[] {
+    const table = WorkerTable.find(this.#backend);
+    return table === undefined ? [] : table.changeSync(() => listWorkers(table));
+  }
+
+  terminateDatabase(databaseId: number): void {
+    const table = WorkerTable.find(this.#backend);
+    table?.changeSync(() => {
+      for (let slot = 0; slot < ROWS_MAX; slot++) {
+        if (table.get(slot, STATE) === FREE || table.get(slot, STATE) === TEMPLATE) continue;
+        if (table.get(slot, DATABASE_ID) !== databaseId) continue;
+        if (parentOf(table, slot) === undefined) continue;
+        drop(table, slot, table.spec(slot)?.grace ?? 0);
+      }
+    });
+  }
+
+  #close(): void {
+    this.#end.abort();
+    this.#supervisor?.end();
+  }
+}
+
+const all = new WeakMap<Backend, Workers>();
+
+function workersOf(backend: Backend): Workers {
+  let workers = all.get(backend);
+  if (workers === undefined) all.set(backend, workers = new Workers(backend));
+  return workers;
+}
+
+function findStatic(table: WorkerTable, addin: string, name: string): RowId | undefined {
+  for (let slot = 0; slot < ROWS_MAX; slot++) {
+    if (table.get(slot, STATE) === FREE || !table.has(slot, STATIC)) continue;
+    const spec = table.spec(slot);
+    if (spec?.addin !== addin || spec.name !== name) continue;
+    return { slot, generation: table.get(slot, GENERATION) };
+  }
+  return undefined;
+}
+
+function describe(backend: Backend): { id: number; database: string } {
+  const { calls, error, record } = native();
+  const info = record("dsmr_registry_info");
+  check(calls.dsmr_registry_describe(backend.handle, info.bytes, error.bytes));
+  return {
+    id: info.u32("database_id"),
+    database: info.text("database", info.u32("database_length")),
+  };
+}
+
+/** The id of the database that a backend is in. */
+export function databaseIdOf(backend: Backend): number {
+  return describe(backend).id;
+}
+
+/** Registers a worker; each call makes one more. */
+export function registerDynamic(backend: Backend, spec: WorkerSpec): BackgroundWorker {
+  return workersOf(backend).register(spec, null);
+}
+
+/**
+ * Registers a worker of an add-in, unless some backend has done so already: the add-in's name and
+ * the worker's say which it is. One that has stopped stays stopped.
+ */
+export function registerStatic(
+  backend: Backend,
+  addin: string,
+  spec: WorkerSpec,
+): BackgroundWorker {
+  return workersOf(backend).register(spec, addin);
+}
+
+/** The workers of a registry. */
+export function workersIn(backend: Backend): WorkerInfo[] {
+  return workersOf(backend).list();
+}
+
+/** Makes a backend willing to supervise, until it is released. */
+export function supervise(backend: Backend, place: RegistryPlace): void {
+  workersOf(backend).supervise(place);
+}
+
+/** The id of the backend that supervises; undefined if nobody does. */
+export function supervisorOf(backend: Backend): number | undefined {
+  const id = WorkerTable.find(backend)?.head(SUPERVISOR) ?? 0;
+  return isAlive(backend, id) ? id >>> 0 : undefined;
+}
+
+/** Tells the workers of a database that was dropped to end, for good. */
+export function terminateDatabase(backend: Backend, databaseId: number): void {
+  workersOf(backend).terminateDatabase(databaseId);
+}

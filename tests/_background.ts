@@ -1,0 +1,218 @@
+/**
+ * What the tests of background workers stand in: a scene whose workers are gone when the test is
+ * over, however it ends.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { type BackgroundWorker, Registry, type WorkerSpec } from "../lib/mod.ts";
+import type { Report } from "./_agent.ts";
+import type { BackgroundCommand } from "./_background_member.ts";
+import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
+import { Scene, succeeded, until } from "./_scene.ts";
+import { Child, commandLine, program, type RuntimeName } from "./_spawn.ts";
+
+/** The module with the workers. */
+export const workerModule: URL = new URL("./_background_worker.ts", import.meta.url);
+
+// How the workers' processes are started, here and in the members.
+process.env["DSMR_DENO"] = program("deno");
+process.env["DSMR_BUN"] = program("bun");
+
+/** Whether a process is there, and no zombie: those of orphans nobody may collect. */
+export function isRunning(pid: number): boolean {
+  if (existsSync("/proc/self/stat")) {
+    try {
+      return !/^\d+ \(.*\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+    } catch {
+      return false;
+    }
+  }
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+  return true;
+}
+
+/** A process that supervises, registers or attaches. */
+export class BackgroundMember {
+  readonly child: Child;
+
+  constructor(child: Child) {
+    this.child = child;
+  }
+
+  async ask(command: BackgroundCommand): Promise<Report> {
+    this.child.sendLine(JSON.stringify(command));
+    return await this.child.next();
+  }
+
+  get pid(): number {
+    return this.child.pid;
+  }
+
+  /** Kills it, and waits until it is dead: its output may be held open by its workers. */
+  async killed(): Promise<void> {
+    this.child.kill();
+    await until(() => !isRunning(this.pid));
+  }
+}
+
+export class BackgroundScene {
+  readonly scene: Scene = new Scene();
+  /** Of this process; it does not supervise unless told so. */
+  readonly registry: Registry;
+  readonly #members: BackgroundMember[] = [];
+  #folder: string | undefined;
+
+  constructor(supervise: boolean) {
+    this.registry = this.scene.open({ supervise });
+  }
+
+  get dir(): string {
+    return this.scene.dir;
+  }
+
+  /** Registers a worker of the tests' module. */
+  register(spec: Partial<WorkerSpec> & { name: string }): BackgroundWorker {
+    return this.registry.registerBackgroundWorker({ module: workerModule, ...spec });
+  }
+
+  /** The words of a worker's record. */
+  record(name: string, database?: string): Int32Array {
+    return new Int32Array(recordOf(this.registry, name, database).buffer);
+  }
+
+  /** Waits until the worker has run so often. */
+  async hasRun(name: string, count: number): Promise<void> {
+    const segment = recordOf(this.registry, name);
+    const words = new Int32Array(segment.buffer);
+    for (;;) {
+      const seen = Atomics.load(words, RUNS);
+      if (seen >= count) return;
+      await segment.wait(RUNS * 4, seen);
+    }
+  }
+
+  /** Asserts how often it has run, and that there were never two of it. */
+  assertRuns(name: string, count: number): void {
+    const words = this.record(name);
+    assertEquals([words[RUNS], words[DOUBLES]], [count, 0], `[runs, doubles] of ${name}`);
+  }
+
+  /** Starts a process; it opens the registry if it is told how. */
+  async member(
+    runtime: RuntimeName,
+    open?: { supervise?: boolean; database?: string },
+    env: Record<string, string> = {},
+  ): Promise<BackgroundMember> {
+    const child = this.scene.adopt(new Child(commandLine(runtime, "_background_member.ts"), env));
+    const member = new BackgroundMember(child);
+    this.#members.push(member);
+    assertEquals(await child.next(), { pid: child.pid });
+    if (open !== undefined) {
+      succeeded(await member.ask({ do: "open", dir: this.dir, ...open }));
+    }
+    return member;
+  }
+
+  /** A process that supervises, as soon as it is elected. */
+  async supervisor(runtime: RuntimeName, env?: Record<string, string>): Promise<BackgroundMember> {
+    const member = await this.member(runtime, { supervise: true }, env);
+    await this.elected([member]);
+    return member;
+  }
+
+  /** The one of these that supervises, as soon as one does. */
+  async elected(members: BackgroundMember[]): Promise<BackgroundMember> {
+    for (;;) {
+      for (const member of members) {
+        if (succeeded(await member.ask({ do: "isSupervisor" })).found === true) return member;
+      }
+    }
+  }
+
+  /**
+   * A program that stands for a runtime: it runs it, but only when the file is there that `open`
+   * makes. `arrived` tells whether somebody waits, `pids` who does, or did.
+   */
+  gate(runtime: RuntimeName): {
+    env: Record<string, string>;
+    arrived: () => boolean;
+    pids: () => number[];
+    open: () => void;
+  } {
+    this.#folder ??= mkdtempSync(join(tmpdir(), "dsmr.test."));
+    const path = join(this.#folder, `gated-${runtime}`);
+    const script = [
+      "#!/bin/sh",
+      `echo $$ >> ${path}.arrived`,
+      // The folder goes at the end of the test, and this with it.
+      `while [ ! -e ${path}.open ]; do [ -e ${path} ] || exit 9; sleep 0.02; done`,
+      `exec ${program(runtime)} "$@"`,
+    ];
+    writeFileSync(path, script.join("\n") + "\n");
+    chmodSync(path, 0o755);
+    const pids = (): number[] =>
+      existsSync(`${path}.arrived`)
+        ? readFileSync(`${path}.arrived`, "utf8").trim().split("\n").map(Number)
+        : [];
+    return {
+      env: { [`DSMR_${runtime.toUpperCase()}`]: path },
+      arrived: () => pids().length > 0,
+      pids,
+      open: () => writeFileSync(`${path}.open`, ""),
+    };
+  }
+
+  /** Kills every process of a worker, and everything else. */
+  async end(): Promise<void> {
+    if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true });
+    // Those that supervise first, or they would start others.
+    for (const member of this.#members) member.child.kill();
+    const viewer = Registry.openSync("test", { dir: this.dir, database: "viewer" });
+    const pids = [...viewer.workers()].filter(({ thread }) => !thread).map(({ pid }) => pid);
+    viewer.close();
+    Registry.destroy("test", { dir: this.dir });
+    for (const pid of pids) {
+      if (pid === null || pid === process.pid || !isRunning(pid)) continue;
+      process.kill(pid, "SIGKILL");
+    }
+    await this.scene.end();
+    for (const pid of pids) {
+      if (pid !== null && pid !== process.pid) await until(() => !isRunning(pid));
+    }
+  }
+}
+
+/** Runs a test's body in a scene in which this process supervises, or does not. */
+export async function inBackground(
+  options: { supervise: boolean },
+  body: (scene: BackgroundScene) => Promise<void>,
+): Promise<void> {
+  const scene = new BackgroundScene(options.supervise);
+  try {
+    await body(scene);
+  } finally {
+    await scene.end();
+  }
+}
+
+/** The error that a promise is rejected with. */
+export async function rejection(promise: Promise<unknown>): Promise<Error> {
+  let result: unknown;
+  try {
+    result = await promise;
+  } catch (error) {
+    assert(error instanceof Error, String(error));
+    return error;
+  }
+  throw new Error(`Expected a rejection; it is ${JSON.stringify(result)}.`);
+}

@@ -1,0 +1,67 @@
+/** Background workers that add-ins register in their init hook. */
+
+import { assert, assertEquals } from "@std/assert";
+import { type BackgroundWorker, defineAddin } from "../lib/mod.ts";
+import { test } from "./_declare.ts";
+import { assertFails, inScene } from "./_scene.ts";
+
+/** Counts its runs in the registry, and ends. */
+const counting = "data:text/javascript," + encodeURIComponent(`
+  export async function main(ctx) {
+    const segment = ctx.registry.getNamedSegmentSync("runs", 8);
+    const words = new Int32Array(segment.buffer);
+    Atomics.add(words, 0, ctx.arg);
+    ctx.ready();
+    await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
+  }
+`);
+
+test("a worker that an add-in registers in each backend is one worker; another add-in has its own", () =>
+  inScene(async (scene) => {
+    const workers: BackgroundWorker[] = [];
+    const events: string[] = [];
+    const make = (name: string, arg: number) =>
+      defineAddin({
+        name,
+        init(handle) {
+          workers.push(handle.registerBackgroundWorker({
+            name: "counter",
+            module: counting,
+            function: "main",
+            arg,
+            notify: ({ type }) => events.push(type),
+          }));
+        },
+      });
+    const [one, two] = [make("one", 1), make("two", 10)];
+    const registry = scene.open({ addins: [one], supervise: true });
+    scene.open({ addins: [one, two], database: "other" });
+    assertEquals(workers.length, 3);
+    const [first, same, other] = workers;
+    assert(first !== undefined && same !== undefined && other !== undefined);
+    await Promise.all(workers.map((worker) => worker.waitForReady()));
+    assertEquals([first.pid, first.pid === other.pid], [same.pid, false]);
+    const words = new Int32Array(registry.getNamedSegmentSync("runs", 8).buffer);
+    assertEquals(words[0], 11);
+    assertEquals([...registry.workers()].length, 2);
+    for (const worker of [first, other]) worker.terminate();
+    await Promise.all(workers.map((worker) => worker.waitForShutdown()));
+    assertEquals(words[0], 11);
+    assert(events.includes("started"), String(events));
+  }));
+
+test("a worker that makes no sense makes opening fail, named with its add-in", () =>
+  inScene((scene) => {
+    const addin = defineAddin({
+      name: "bad",
+      init: (handle) => void handle.registerBackgroundWorker({ name: "", module: counting }),
+    });
+    const error = assertFails(
+      () => scene.open({ addins: [addin] }),
+      "INIT_FAILED",
+      "init hook",
+      '"bad"',
+    );
+    assert(error.cause instanceof Error);
+    assertEquals([...scene.open().workers()], []);
+  }));
