@@ -42,11 +42,17 @@ export interface RequestContext {
   requestTranche(name: string, count: number): void;
 }
 
-/** What an add-in's startup hook is given: PostgreSQL's `shmem_startup_hook`. */
+/**
+ * What an add-in's startup hook is given: PostgreSQL's `shmem_startup_hook`. It can be kept, and
+ * used until the program has closed the registry.
+ */
 export interface StartupContext {
   /** The add-in's name. */
   readonly addin: string;
-  /** The registry that is being opened. */
+  /**
+   * The registry that is being opened. If the program opens it several times, this is the first of
+   * them, and of no use once that one is closed.
+   */
   readonly registry: Registry;
   /**
    * Whether the main area was sized with what this add-in requests. False: it was made by

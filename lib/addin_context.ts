@@ -131,8 +131,6 @@ export class Context implements RequestContext, StartupContext {
 
   #started(what: string): MainArea {
     if (this.#area === undefined) throw this.#tooEarly(what);
-    // Throws when it was closed.
-    void this.registry.backendId;
     return this.#area();
   }
 

@@ -111,7 +111,7 @@ export class Addins {
   #runSync(addin: Addin, area: MainArea, opening: Opening): unknown {
     const { startup, init } = definitionOf(addin);
     const { registry } = opening;
-    const context = Context.forStartup(addin.name, registry, () => area);
+    const context = Context.forStartup(addin.name, registry, () => this.#usable(area));
     const result = this.#hookSync(addin, "startup", () => startup?.(context), opening);
     if (init === undefined) return result;
     const handle = new Handle(addin.name, registry, opening.registerStatic);
@@ -226,7 +226,7 @@ export class Addins {
   async #run(addin: Addin, area: MainArea, opening: Opening): Promise<unknown> {
     const { startup, init } = definitionOf(addin);
     const { registry } = opening;
-    const context = Context.forStartup(addin.name, registry, () => area);
+    const context = Context.forStartup(addin.name, registry, () => this.#usable(area));
     const result = await this.#hook(addin, "startup", () => startup?.(context), opening);
     if (init === undefined) return result;
     const handle = new Handle(addin.name, registry, opening.registerStatic);
@@ -306,6 +306,12 @@ export class Addins {
     } catch (cause) {
       throw explain(cause);
     }
+  }
+
+  /** What startup has been given serves as long as the backend, whichever registry is closed. */
+  #usable(area: MainArea): MainArea {
+    if (!this.#backend.isClosed) return area;
+    throw new DsmrError("CLOSED", `Registry "${this.#registry}" is closed. Open it again.`);
   }
 
   #checkName(addin: Addin): void {

@@ -355,7 +355,12 @@ test("a hook that closes the registry makes opening fail", () =>
     let kept: StartupContext | undefined;
     const addin = defineAddin({ name: "kept", startup: (ctx) => void (kept = ctx) });
     const registry = Registry.openSync("other", { dir: scene.dir, addins: [addin] });
+    const second = Registry.openSync("other", { dir: scene.dir });
     registry.close();
+    // But of all, as long as it is open by another object.
+    kept?.addinInitLock.withSync("exclusive", () => {});
+    assertFails(() => kept?.registry.backendId, "CLOSED");
+    second.close();
     assertFails(() => kept?.getTranche("x"), "CLOSED");
     assertFails(() => kept?.addinInitLock, "CLOSED");
     assertFails(() => registry.addin(addin), "CLOSED");
