@@ -73,6 +73,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "libc_test.ts": ELSEWHERE,
   "namespaces_test.ts": ELSEWHERE,
   "permissions_test.ts": ELSEWHERE,
+  "prewarm_test.ts": "sends signals to processes, and " + ELSEWHERE,
   "race_test.ts": ELSEWHERE,
   "runtimes_test.ts": ELSEWHERE,
   "signals_kill_test.ts": ELSEWHERE,

@@ -270,7 +270,7 @@ export class BlockCache {
    *
    * @param frames How many blocks it has room for; rounded up to a multiple of 16. All processes
    * must name the same.
-   * @throws {DsmrError} `SIZE_MISMATCH`: it is there with another size. What
+   * @throws {DsmrError} `LAYOUT_MISMATCH`: it is there with another size. What
    * `getNamedSegmentSync` throws.
    */
   static openSync(registry: Registry, frames: number): BlockCache {

@@ -86,9 +86,8 @@ export function loadList(file: string): CachedFile[] {
     if (codeOf(error) === "ENOENT") return [];
     throw error;
   }
-  const end = content.indexOf("\n");
-  const head = content.slice(0, Math.max(end, 0));
-  const body = content.slice(end + 1);
+  const [head = ""] = content.split("\n", 1);
+  const body = content.slice(head.length + 1);
   if (!head.startsWith(`${MAGIC} `)) {
     const start = JSON.stringify(content.slice(0, MAGIC.length));
     throw new ListError(file, `it begins with ${start}, not with "${MAGIC}"`);

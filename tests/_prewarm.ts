@@ -1,0 +1,134 @@
+/**
+ * What the tests of prewarm stand in: a scene with a folder for files and the list.
+ *
+ * @module
+ */
+
+import { assert, assertEquals } from "@std/assert";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { BlockCache, CachedFile } from "../examples/prewarm/block_cache.ts";
+import { type Prewarm, prewarm, type PrewarmOptions } from "../examples/prewarm/prewarm.ts";
+import { type BackgroundWorker, Registry } from "../lib/mod.ts";
+import type { PrewarmCommand, PrewarmReport } from "./_prewarm_member.ts";
+import { inScene, type Scene } from "./_scene.ts";
+import { Child, commandLine, type RuntimeName } from "./_spawn.ts";
+
+/** A process that reads, or saves. */
+export class Member {
+  readonly #child: Child;
+
+  private constructor(child: Child) {
+    this.#child = child;
+  }
+
+  static async start(
+    stage: Stage,
+    runtime: RuntimeName,
+    options?: Partial<PrewarmOptions>,
+  ): Promise<Member> {
+    const command = commandLine(runtime, "_prewarm_member.ts");
+    const member = new Member(stage.scene.adopt(new Child(command)));
+    assertEquals(await member.#child.next() as unknown, { pid: member.#child.pid });
+    if (options !== undefined) {
+      await member.ask({ do: "open", dir: stage.scene.dir, options: stage.options(options) });
+    }
+    return member;
+  }
+
+  send(command: PrewarmCommand): void {
+    this.#child.sendLine(JSON.stringify(command));
+  }
+
+  /** The next report, which must not be one of a failure. */
+  async well(): Promise<PrewarmReport> {
+    const report = await this.#child.next() as unknown as PrewarmReport;
+    assert(report.ok === true, JSON.stringify(report));
+    return report;
+  }
+
+  async ask(command: PrewarmCommand): Promise<PrewarmReport> {
+    this.send(command);
+    return await this.well();
+  }
+
+  /** What it reports, or how it has ended instead. */
+  async wellOrDead(): Promise<PrewarmReport | string> {
+    const report = this.well();
+    report.catch(() => {});
+    return await Promise.race([report, this.#child.ended]);
+  }
+
+  get ended(): Promise<string> {
+    return this.#child.ended;
+  }
+}
+
+/** A registry with the add-in, in this process. */
+export interface Started {
+  registry: Registry;
+  mine: Prewarm;
+  cache: BlockCache;
+  saver: BackgroundWorker;
+  /** Ends the saver, and destroys the registry. */
+  stop(): Promise<void>;
+}
+
+export class Stage {
+  readonly scene: Scene;
+  /** For files, and the list. */
+  readonly folder: string = mkdtempSync(join(tmpdir(), "dsmr.test."));
+  readonly listFile: string = join(this.folder, "hot_blocks");
+
+  constructor(scene: Scene) {
+    this.scene = scene;
+    scene.atEnd(() => rmSync(this.folder, { recursive: true, force: true }));
+  }
+
+  options(options: Partial<PrewarmOptions> = {}): PrewarmOptions {
+    return { listFile: this.listFile, frames: 64, saveEvery: 0, ...options };
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** Opens the registry, and supervises. Waits for nothing. */
+  open(options: Partial<PrewarmOptions> = {}): Started {
+    const warm = prewarm(this.options(options));
+    const registry = this.scene.open({ addins: [warm], supervise: true });
+    const mine = registry.addin(warm);
+    const { saver, cache } = mine;
+    assert(saver !== undefined, "the saver was not registered");
+    const stop = async (): Promise<void> => {
+      saver.terminate();
+      assertEquals(await saver.waitForShutdown(), { exitCode: 0, reason: "terminated" });
+      registry.close();
+      Registry.destroy("test", { dir: this.scene.dir });
+    };
+    return { registry, mine, cache, saver, stop };
+  }
+
+  /** The same; the saver has loaded the list. */
+  async start(options: Partial<PrewarmOptions> = {}): Promise<Started> {
+    const started = this.open(options);
+    await started.saver.waitForReady();
+    return started;
+  }
+}
+
+/** Runs a test's body on a stage. */
+export function onStage(body: (stage: Stage) => Promise<void>): Promise<void> {
+  return inScene((scene) => body(new Stage(scene)));
+}
+
+/** How many blocks there are; none may be there twice. */
+export function countBlocks(list: CachedFile[]): number {
+  const all = list.flatMap(({ path, blocks }) => blocks.map((block) => `${block} of ${path}`));
+  assertEquals(new Set(all).size, all.length, "a block is there twice");
+  return all.length;
+}
+
+/** From 0 on, without the end. */
+export const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i);

@@ -1,0 +1,614 @@
+/** The add-in of examples/prewarm: its cache, its list, its saver, and all of them killed. */
+
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import process from "node:process";
+import { test } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { BLOCK_SIZE, type CachedFile } from "../examples/prewarm/block_cache.ts";
+import { ListError, loadList, saveList, type SaveStep } from "../examples/prewarm/block_list.ts";
+import { prewarm } from "../examples/prewarm/prewarm.ts";
+import { main } from "../examples/prewarm/saver.ts";
+import { defineAddin, Registry, type WorkerContext } from "../lib/mod.ts";
+import { isRunning } from "./_background.ts";
+import { countBlocks, Member, onStage, range, type Stage, type Started } from "./_prewarm.ts";
+import { checkContent, randomBlocks, writeBlocks, writeFiles } from "./_prewarm_data.ts";
+import { randomFrom } from "./_random.ts";
+import { assertFails, until } from "./_scene.ts";
+import { Child, commandLine, otherThan, runtimes } from "./_spawn.ts";
+
+const SEED = Number(process.env["DSMR_SEED"] ?? 1);
+
+/** The temporary files of lists. */
+const temporaries = ({ folder }: Stage): string[] =>
+  readdirSync(folder).filter((name) => name.endsWith(".tmp"));
+
+/** Reads these blocks, and checks them. */
+function readAll({ cache }: Started, path: string, blocks: readonly number[]): void {
+  for (const block of blocks) checkContent(cache.read(path, block), path, block);
+}
+
+/** Asserts that every block of the cache is found when it is asked for. */
+function assertAllFound(started: Started, when: string): void {
+  const { cache } = started;
+  const list = cache.list();
+  assertEquals(countBlocks(list), 64, when);
+  const { misses } = cache;
+  for (const { path, blocks } of list) readAll(started, path, blocks);
+  assertEquals(cache.misses - misses, 0, when);
+}
+
+async function killed(pid: number | null): Promise<void> {
+  assert(pid !== null && pid !== process.pid);
+  process.kill(pid, "SIGKILL");
+  await until(() => !isRunning(pid));
+}
+
+/** So many that each of 16 partitions gets its 4 blocks, and more, whatever the path. */
+const MANY = 640;
+
+// ---- the cache -------------------------------------------------------------------------------
+
+test("four processes and this one read through a cache that is much too small: all bytes are right", () =>
+  onStage(async (stage) => {
+    const { folder } = stage;
+    writeFiles(folder);
+    const started = await stage.start();
+    const { cache } = started;
+    const members = await Promise.all(
+      [...runtimes, ...runtimes].map((runtime) => Member.start(stage, runtime, {})),
+    );
+    const count = 4000;
+    for (const [i, member] of members.entries()) {
+      member.send({ do: "readRandom", folder, seed: SEED + i, count });
+    }
+    for (const { path, block } of randomBlocks(folder, SEED + 99, count)) {
+      checkContent(cache.read(path, block), path, block);
+    }
+    const reports = await Promise.all(members.map((member) => member.well()));
+    let { hits, misses } = cache;
+    for (const report of reports) {
+      hits += report.hits ?? 0;
+      misses += report.misses ?? 0;
+    }
+    assertEquals(hits + misses, 5 * count);
+    assertEquals(cache.totals(), { hits, misses });
+    assert(countBlocks(cache.list()) <= 64);
+    // Had it not evicted, each of the 162 blocks would have been missed by each process once.
+    assert(misses > 5 * 162, `${misses} misses`);
+    assert(hits > count, `${hits} hits`);
+    await started.stop();
+  }));
+
+test("a block that is used is spared by the clock", () =>
+  onStage(async (stage) => {
+    writeBlocks(stage.path("large"), 400 * BLOCK_SIZE);
+    const started = await stage.start();
+    const { cache } = started;
+    const path = stage.path("large");
+    for (const block of range(400).slice(1)) {
+      readAll(started, path, [0, block]);
+      // Before the next one comes, so that it is used once more than any.
+      readAll(started, path, [0]);
+    }
+    // Block 0 was missed once; each of the others was new.
+    assertEquals(cache.misses, 400);
+    assertEquals(cache.hits, 2 * 399 - 1);
+    await started.stop();
+  }));
+
+test("what cannot be cached is read all the same; what makes no sense is an error", () =>
+  onStage(async (stage) => {
+    const started = await stage.start();
+    const { cache } = started;
+    const deep = stage.path("d".repeat(200)) + "/" + "e".repeat(200) + "/" + "f".repeat(200);
+    mkdirSync(deep.slice(0, deep.lastIndexOf("/")), { recursive: true });
+    writeBlocks(deep, BLOCK_SIZE);
+    for (const _ of range(2)) checkContent(cache.read(deep, 0), deep, 0);
+    assertEquals([cache.hits, cache.misses, cache.list()], [0, 2, []]);
+    // As many files as there is room for, and one more.
+    for (const i of range(256)) {
+      writeBlocks(stage.path(`f-${i}`), BLOCK_SIZE);
+      readAll(started, stage.path(`f-${i}`), [0]);
+    }
+    const { hits } = cache;
+    readAll(started, stage.path("f-254"), [0, 0]);
+    assertEquals(cache.hits - hits, 2);
+    readAll(started, stage.path("f-255"), [0, 0]);
+    assertEquals(cache.hits - hits, 2);
+    assertThrows(() => cache.read("relative", 0), TypeError, "not absolute");
+    for (const block of [-1, 0.5, NaN, 2 ** 32]) {
+      assertThrows(() => cache.read(deep, block), RangeError, "no block");
+    }
+    assertThrows(() => cache.read(stage.path("nothing"), 0), Error, "ENOENT");
+    assertThrows(() => prewarm(stage.options({ listFile: "relative" })), TypeError, "absolute");
+    assertThrows(() => prewarm(stage.options({ frames: 0 })), RangeError, "frames");
+    assertThrows(() => prewarm(stage.options({ saveEvery: -1 })), RangeError, "every");
+    await started.stop();
+  }));
+
+for (const runtime of runtimes) {
+  test(`a ${runtime} process is killed at each store of a miss; nothing wrong is believed`, () =>
+    onStage(async (stage) => {
+      const blocks = range(MANY);
+      const old = stage.path("old");
+      writeBlocks(old, blocks.length * BLOCK_SIZE);
+      const started = await stage.start();
+      const { cache } = started;
+      let n = 1;
+      for (;; n++) {
+        readAll(started, old, blocks);
+        // A file that is new, too; the cache is full.
+        const path = stage.path(`new-${n}`);
+        writeBlocks(path, BLOCK_SIZE);
+        const victim = await Member.start(stage, runtime, {});
+        await victim.ask({ do: "dieAtStore", n });
+        victim.send({ do: "read", path, block: 0 });
+        const end = await victim.wellOrDead();
+        // Nobody has mended anything yet.
+        countBlocks(cache.list());
+        readAll(started, path, [0, 0]);
+        // Every partition is changed: what is to be mended there is mended.
+        readAll(started, old, [...blocks, ...blocks]);
+        assertAllFound(started, `killed at store ${n}`);
+        if (typeof end !== "string") break;
+        assertEquals(end, "SIGKILL");
+      }
+      assert(n > 15, `A miss has ${n - 1} stores.`);
+      await started.stop();
+    }));
+
+  test(`a ${runtime} process is killed at each store of mending what another one has left`, () =>
+    onStage(async (stage) => {
+      const blocks = range(MANY);
+      const old = stage.path("old");
+      writeBlocks(old, blocks.length * BLOCK_SIZE);
+      const started = await stage.start();
+      let n = 1;
+      for (;; n++) {
+        readAll(started, old, blocks);
+        const path = stage.path(`new-${n}`);
+        writeBlocks(path, BLOCK_SIZE);
+        // Its frame is taken, and in no chain.
+        const first = await Member.start(stage, otherThan(runtime), {});
+        await first.ask({ do: "dieAtStore", n: 10, afterExchange: true });
+        first.send({ do: "read", path, block: 0 });
+        assertEquals(await first.wellOrDead(), "SIGKILL");
+        const second = await Member.start(stage, runtime, {});
+        await second.ask({ do: "dieAtStore", n });
+        second.send({ do: "read", path, block: 0 });
+        const end = await second.wellOrDead();
+        countBlocks(started.cache.list());
+        readAll(started, path, [0]);
+        readAll(started, old, [...blocks, ...blocks]);
+        assertAllFound(started, `killed at store ${n}`);
+        if (typeof end !== "string") break;
+        assertEquals(end, "SIGKILL");
+      }
+      assert(n > 8, `Mending has ${n - 1} stores.`);
+      await started.stop();
+    }));
+}
+
+// ---- the list --------------------------------------------------------------------------------
+
+test("what was hot is in the cache after a restart, without a miss", () =>
+  onStage(async (stage) => {
+    const [a, b, gone] = ["a", "b", "gone"].map((name) => stage.path(name)) as [
+      string,
+      string,
+      string,
+    ];
+    for (const path of [a, b, gone]) writeBlocks(path, 20 * BLOCK_SIZE);
+    const first = await stage.start({ frames: 512 });
+    assertEquals(first.mine.status, {
+      isLoaded: true,
+      loaded: 0,
+      left: 0,
+      problem: undefined,
+      saves: 0,
+      saved: 0,
+    });
+    readAll(first, b, [3, 4, 5, 19]);
+    readAll(first, gone, [0, 1]);
+    await first.mine.saveNow();
+    assertEquals(first.mine.status.saved, 6);
+    readAll(first, a, [7, 0, 1]);
+    const list = first.cache.list();
+    assertEquals(list, [
+      { path: a, blocks: [0, 1, 7] },
+      { path: b, blocks: [3, 4, 5, 19] },
+      { path: gone, blocks: [0, 1] },
+    ]);
+    // The saver saves at its end, too.
+    await first.stop();
+    assertEquals(loadList(stage.listFile), list);
+    assertEquals(temporaries(stage), []);
+
+    rmSync(gone);
+    truncateSync(b, 19 * BLOCK_SIZE);
+    const second = await stage.start({ frames: 512 });
+    const { loaded, left } = second.mine.status;
+    assertEquals([loaded, left], [6, 3]);
+    readAll(second, a, [0, 1, 7]);
+    readAll(second, b, [3, 4, 5]);
+    assertEquals([second.cache.hits, second.cache.misses], [6, 0]);
+    // Its own are loaded only: another process sees the same.
+    const member = await Member.start(stage, otherThan("deno"), { frames: 512 });
+    assertEquals(await member.ask({ do: "read", path: a, block: 7 }), {
+      ok: true,
+      hits: 1,
+      misses: 0,
+    });
+    await second.stop();
+
+    // A smaller one takes as many as there is room for, and evicts nothing for the rest.
+    const third = await stage.start({ frames: 1 });
+    const status = third.mine.status;
+    assertEquals(status.loaded + status.left, 6);
+    assertEquals(countBlocks(third.cache.list()), status.loaded);
+    assert(status.loaded > 0);
+    await third.stop();
+  }));
+
+test("the list is saved every so often", () =>
+  onStage(async (stage) => {
+    const path = stage.path("a");
+    writeBlocks(path, 4 * BLOCK_SIZE);
+    const started = await stage.start({ saveEvery: 5 });
+    readAll(started, path, [2]);
+    await until(() => started.mine.status.saved === 1);
+    assertEquals(loadList(stage.listFile), [{ path, blocks: [2] }]);
+    const { saves } = started.mine.status;
+    await until(() => started.mine.status.saves > saves + 2);
+    await started.stop();
+  }));
+
+const STEPS: readonly [SaveStep, "old" | "new"][] = [
+  ["opened", "old"],
+  ["written", "old"],
+  ["synced", "old"],
+  ["renamed", "new"],
+  ["directory synced", "new"],
+];
+
+for (const runtime of runtimes) {
+  test(`a ${runtime} process is killed at each step of a save: the old list or the new one`, () =>
+    onStage(async (stage) => {
+      const { listFile: file } = stage;
+      for (const [dieAt, which] of STEPS) {
+        const lists = {
+          old: [{ path: "/data/old", blocks: [...range(1000), 2000, 2 ** 32 - 1] }],
+          new: [{ path: `/data/"new"\n, ${dieAt}`, blocks: [5] }, { path: "/é", blocks: [1, 3] }],
+        };
+        saveList(file, lists.old);
+        const victim = await Member.start(stage, runtime);
+        victim.send({ do: "save", file, list: lists.new, dieAt });
+        assertEquals(await victim.ended, "SIGKILL");
+        assertEquals(loadList(file), lists[which], dieAt);
+        // It is left by the dead, and the next saver takes it away.
+        assertEquals(temporaries(stage).length, which === "old" ? 1 : 0, dieAt);
+        const started = await stage.start();
+        assertEquals(temporaries(stage), [], dieAt);
+        await started.stop();
+        rmSync(file);
+      }
+    }));
+}
+
+test("temporary files of others, and of who lives, stay", () =>
+  onStage(async (stage) => {
+    const dead = new Child(commandLine("bun", "_prewarm_member.ts"));
+    dead.kill();
+    await dead.ended;
+    const stay = [`hot_blocks.${process.ppid}.tmp`, "hot_blocks.tmp", "other.1.tmp"];
+    for (const name of [...stay, `hot_blocks.${dead.pid}.tmp`]) writeFileSync(stage.path(name), "");
+    const started = await stage.start();
+    assertEquals(temporaries(stage).sort(), stay.sort());
+    await started.stop();
+  }));
+
+test("a save that fails leaves the old list, no temporary file, and says why", () =>
+  onStage(async (stage) => {
+    mkdirSync(stage.listFile);
+    writeFileSync(stage.path("hot_blocks/in the way"), "");
+    assertThrows(() => saveList(stage.listFile, []), Error, "hot_blocks");
+    assertEquals(temporaries(stage), []);
+    await Promise.resolve();
+  }));
+
+// ---- the saver -------------------------------------------------------------------------------
+
+test("a saver that saves all the time is killed at random: the list is always whole", () =>
+  onStage(async (stage) => {
+    const path = stage.path("a");
+    writeBlocks(path, 1000 * BLOCK_SIZE);
+    const random = randomFrom(SEED);
+    let known = 0;
+    for (let round = 0; round < 12; round++) {
+      const started = await stage.start({ frames: 4096 });
+      // What the one before had saved is here.
+      const { loaded, problem } = started.mine.status;
+      assertEquals([problem, loaded >= known], [undefined, true], `${loaded} of ${known}`);
+      assertEquals(started.cache.list(), loaded === 0 ? [] : [{ path, blocks: range(loaded) }]);
+      const end = new AbortController();
+      let acknowledged = loaded;
+      let cached = loaded;
+      const saving = (async () => {
+        while (cached < 1000) {
+          readAll(started, path, [cached]);
+          cached++;
+          await started.mine.saveNow({ signal: end.signal });
+          acknowledged = cached;
+        }
+      })();
+      saving.catch(() => {});
+      const { pid } = started.saver;
+      await setTimeout(random() * 40);
+      await killed(pid);
+      const list = loadList(stage.listFile);
+      known = list[0]?.blocks.length ?? 0;
+      end.abort();
+      await assertRejects(() => saving);
+      // Old or new, and each a beginning of the file: never a mix.
+      assertEquals(list, known === 0 ? [] : [{ path, blocks: range(known) }]);
+      assert(known >= acknowledged && known <= cached, `${acknowledged} ${known} ${cached}`);
+      assert(temporaries(stage).length <= 1);
+      // Not even begun anew: the next round's is the next.
+      started.registry.close();
+      Registry.destroy("test", { dir: stage.scene.dir });
+    }
+    assert(known > 0, "nothing was ever saved");
+  }));
+
+test("a saver that was killed is started again, and goes on without loading", () =>
+  onStage(async (stage) => {
+    const path = stage.path("a");
+    writeBlocks(path, 4 * BLOCK_SIZE);
+    const started = await stage.start();
+    readAll(started, path, [0, 1]);
+    await started.mine.saveNow();
+    readAll(started, path, [3]);
+    const { pid } = started.saver;
+    await killed(pid);
+    // Asked for while nobody is there; answered by the next one.
+    await started.mine.saveNow();
+    assert(started.saver.pid !== pid);
+    assertEquals(started.saver.restarts, 1);
+    assertEquals(loadList(stage.listFile), [{ path, blocks: [0, 1, 3] }]);
+    assertEquals(started.mine.status.loaded, 0);
+    await started.stop();
+  }));
+
+test("a saver that is killed while it loads leaves the list; the next one loads it", () =>
+  onStage(async (stage) => {
+    const [a, b] = [stage.path("a"), stage.path("b")];
+    writeBlocks(a, 4 * BLOCK_SIZE);
+    const list: CachedFile[] = [{ path: a, blocks: [0, 1, 2] }, { path: b, blocks: [1] }];
+    saveList(stage.listFile, list);
+    const before = readFileSync(stage.listFile);
+    // To open it blocks for ever.
+    execFileSync("mkfifo", [b]);
+    const started = stage.open();
+    await until(() => started.cache.list()[0]?.blocks.length === 3);
+    const { pid, state } = started.saver;
+    assertEquals([state, started.mine.status.isLoaded], ["started", false]);
+    await killed(pid);
+    assertEquals(readFileSync(stage.listFile), before);
+    rmSync(b);
+    writeBlocks(b, 2 * BLOCK_SIZE);
+    await started.saver.waitForReady();
+    assertEquals(started.mine.status.loaded, 4);
+    assertEquals(started.cache.list(), list);
+    await started.stop();
+    assertEquals(readFileSync(stage.listFile), before);
+  }));
+
+test("a saver that is told to end while it loads leaves the list as it is", () =>
+  onStage(async (stage) => {
+    const path = stage.path("a");
+    writeBlocks(path, 4 * BLOCK_SIZE);
+    saveList(stage.listFile, [{ path, blocks: range(4) }]);
+    const before = readFileSync(stage.listFile);
+    const registry = stage.scene.open();
+    const ready: string[] = [];
+    const context: WorkerContext = {
+      registry,
+      arg: stage.options(),
+      name: "saver",
+      type: "saver",
+      database: null,
+      restarts: 0,
+      signal: AbortSignal.abort(),
+      ready: () => ready.push("ready"),
+    };
+    await main(context);
+    assertEquals(ready, []);
+    assertEquals(readFileSync(stage.listFile), before);
+    // The next one knows that it was not loaded.
+    const started = await stage.start();
+    assertEquals(started.mine.status.loaded, 4);
+    await started.stop();
+  }));
+
+test("a registry that is destroyed ends its saver, and leaves the list", () =>
+  onStage(async (stage) => {
+    const path = stage.path("a");
+    writeBlocks(path, BLOCK_SIZE);
+    const started = await stage.start();
+    readAll(started, path, [0]);
+    await started.mine.saveNow();
+    const pid = started.saver.pid ?? 0;
+    Registry.destroy("test", { dir: stage.scene.dir });
+    await until(() => !isRunning(pid));
+    assertEquals(loadList(stage.listFile), [{ path, blocks: [0] }]);
+    assertEquals(temporaries(stage), []);
+  }));
+
+// ---- lists that are refused ------------------------------------------------------------------
+
+/** A list with the checksum that belongs to it. */
+function signed(body: string): string {
+  return `prewarm 1 ${createHash("sha256").update(body).digest("hex")}\n${body}`;
+}
+
+test("a list that is damaged is refused, told, and replaced; the saver and the cache work", () =>
+  onStage(async (stage) => {
+    const { listFile: file } = stage;
+    const path = stage.path("a");
+    writeBlocks(path, 4 * BLOCK_SIZE);
+    const good = signed(`["${path}","0-2"]\n["${path}b","0"]\n`);
+    const cases: [string, string | Uint8Array, string][] = [
+      ["empty", "", 'it begins with "", not with "prewarm 1"'],
+      ["something else", "\x7fELF", "it begins with"],
+      ["another version", good.replace("prewarm 1", "prewarm 2"), 'begins with "prewarm 2"'],
+      ["cut", good.slice(0, -9), "checksum"],
+      ["cut in its first line", good.slice(0, 40), "checksum"],
+      ["a digit changed", good.replace("0-2", "0-3"), "checksum"],
+      ["no UTF-8", new Uint8Array([...new TextEncoder().encode(good), 0xff]), "checksum"],
+    ];
+    for (const [what, content, message] of cases) {
+      writeFileSync(file, content);
+      const started = await stage.start();
+      const { problem, loaded } = started.mine.status;
+      assert(problem?.includes(file) && problem.includes(message), `${what}: ${problem}`);
+      assertEquals(loaded, 0);
+      readAll(started, path, [1, 1]);
+      assertEquals(started.cache.hits, 1);
+      await started.mine.saveNow();
+      assertEquals(loadList(file), [{ path, blocks: [1] }]);
+      await started.stop();
+    }
+  }));
+
+test("lines that make no sense are refused, whatever their checksum", () =>
+  onStage(async (stage) => {
+    const lines = [
+      "x",
+      "null",
+      "{}",
+      "[]",
+      '["/a"]',
+      '["/a",5]',
+      '["a","5"]',
+      '["/a",""]',
+      '["/a","-1"]',
+      '["/a","5-"]',
+      '["/a","5-4"]',
+      '["/a","5,5"]',
+      '["/a","5,4"]',
+      '["/a","1.5"]',
+      '["/a","4294967296"]',
+      '["/a","0-4294967295"]',
+    ];
+    for (const line of lines) {
+      writeFileSync(stage.listFile, signed(`["/a","0-2,4"]\n${line}\n`));
+      const error = assertThrows(() => loadList(stage.listFile), ListError, "line 3");
+      assert(error.message.startsWith(stage.listFile), error.message);
+    }
+    writeFileSync(stage.listFile, signed('["/a","0-2,4"]\n'));
+    assertEquals(loadList(stage.listFile), [{ path: "/a", blocks: [0, 1, 2, 4] }]);
+    await Promise.resolve();
+  }));
+
+// ---- how it comes to its memory --------------------------------------------------------------
+
+test("a registry that was made without the add-in takes it later, here and in other processes", () =>
+  onStage(async (stage) => {
+    const preloaded: boolean[] = [];
+    const other = defineAddin({
+      name: "other",
+      request: (ctx) => ctx.requestSpace(64),
+      startup: (ctx) => void preloaded.push(ctx.preloaded),
+    });
+    const registry = stage.scene.open({ addins: [other] });
+    const path = stage.path("a");
+    writeBlocks(path, BLOCK_SIZE);
+    const members = await Promise.all(runtimes.map((runtime) => Member.start(stage, runtime, {})));
+    const reports = [];
+    for (const member of members) reports.push(await member.ask({ do: "read", path, block: 0 }));
+    const started = await stage.start();
+    readAll(started, path, [0]);
+    assertEquals(reports.map(({ hits, misses }) => [hits, misses]), [[0, 1], [1, 0]]);
+    assertEquals([started.cache.hits, started.cache.misses], [1, 0]);
+    assertEquals(preloaded, [true]);
+    assertEquals([...registry.workers()].length, 1);
+    await started.stop();
+  }));
+
+test("a cache of another size is refused", () =>
+  onStage(async (stage) => {
+    const started = await stage.start({ frames: 64 });
+    const dir = stage.scene.dir;
+    const larger = prewarm(stage.options({ frames: 128 }));
+    const database = "other";
+    const error = assertFails(
+      () => Registry.openSync("test", { dir, database, addins: [larger] }),
+      "INIT_FAILED",
+      "prewarm",
+    );
+    assertEquals((error.cause as { code?: string }).code, "LAYOUT_MISMATCH");
+    await started.stop();
+  }));
+
+// ---- the demo --------------------------------------------------------------------------------
+
+/** Asserts that no process has the text in its command line. */
+function isNobodyLeft(text: string): boolean {
+  if (!existsSync("/proc/self/cmdline")) return true;
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).every((pid) => {
+    try {
+      return !readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(text) ||
+        !isRunning(Number(pid));
+    } catch {
+      // It has ended in this moment.
+      return true;
+    }
+  });
+}
+
+for (const runtime of runtimes) {
+  const demo = (stage: Stage): Child =>
+    stage.scene.adopt(
+      new Child(commandLine(runtime, "../examples/prewarm/demo.ts"), {
+        DSMR_DIR: stage.scene.dir,
+        TMPDIR: stage.folder,
+      }),
+    );
+
+  test(`the demo, led by ${runtime}, shows a warm cache, and leaves nothing`, () =>
+    onStage(async (stage) => {
+      const child = demo(stage);
+      assertEquals(await child.ended, "exit code 0", child.printed);
+      for (
+        const text of [
+          /^Stopped; the saver has saved a list of 1,024 blocks/m,
+          /^Started again; the saver has loaded 1,024 of them/m,
+          /^ {2}together( +\d\d\.\d %){4}$/m,
+          /^Left behind: no process, no file, no registry\.$/m,
+        ]
+      ) assert(text.test(child.printed), `${text} is not in:\n${child.printed}`);
+      assertEquals([stage.scene.files(), readdirSync(stage.folder)], [[], []]);
+      assert(isNobodyLeft(`prewarm-${child.pid}`));
+    }));
+
+  test(`the demo, led by ${runtime}, interrupted in the middle, leaves nothing`, () =>
+    onStage(async (stage) => {
+      const child = demo(stage);
+      await until(() => child.printed.includes("Stopped"));
+      process.kill(child.pid, "SIGINT");
+      assertEquals(await child.ended, "exit code 130", child.printed);
+      await until(() => isNobodyLeft(`prewarm-${child.pid}`));
+      assertEquals([stage.scene.files(), readdirSync(stage.folder)], [[], []]);
+    }));
+}
