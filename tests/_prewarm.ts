@@ -119,7 +119,7 @@ export class Stage {
 }
 
 /** Runs a test's body on a stage. */
-export function onStage(body: (stage: Stage) => Promise<void>): Promise<void> {
+export function onStage(body: (stage: Stage) => void | Promise<void>): Promise<void> {
   return inScene((scene) => body(new Stage(scene)));
 }
 

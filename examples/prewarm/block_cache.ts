@@ -183,7 +183,8 @@ class Partition {
   #search({ file, block, hash }: Key): number | undefined {
     const { buckets, nexts, states, files, blocks } = this.#view;
     let next = buckets[hash % this.#frames] ?? 0;
-    while (next !== 0) {
+    // No chain is longer, unless somebody has overwritten it.
+    for (let steps = 0; next !== 0 && steps < this.#frames; steps++) {
       const frame = next - 1;
       const isIt = states[frame] === TAKEN && files[frame] === file && blocks[frame] === block;
       if (isIt) return frame;
@@ -233,8 +234,10 @@ class Partition {
     const bucket = (hashes[frame] ?? 0) % this.#frames;
     const behind = nexts[frame] ?? 0;
     if (buckets[bucket] === frame + 1) return void Atomics.store(buckets, bucket, behind);
-    for (let next = buckets[bucket] ?? 0; next !== 0; next = nexts[next - 1] ?? 0) {
+    let next = buckets[bucket] ?? 0;
+    for (let steps = 0; next !== 0 && steps < this.#frames; steps++) {
       if (nexts[next - 1] === frame + 1) return void Atomics.store(nexts, next - 1, behind);
+      next = nexts[next - 1] ?? 0;
     }
   }
 

@@ -202,7 +202,10 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Nothing stays behind, however this process ends. Only its own kill -9 leaves something. */
+/**
+ * Nothing stays behind, however this process ends. Only its own kill -9 leaves the files, the
+ * registry and the saver, which waits to be adopted, until Registry.destroy ends both of these.
+ */
 function clean(): void {
   for (const child of children) child.kill("SIGKILL");
   registry?.close();

@@ -48,7 +48,12 @@ export class Prewarm {
     this.#state = openState(registry);
   }
 
-  /** Waits until the list was saved with all that is in the cache now. */
+  /**
+   * Waits until the list was saved with all that is in the cache now. Where no saver runs, that is
+   * until one does.
+   *
+   * @throws The signal's reason.
+   */
   async saveNow(options?: { signal?: AbortSignal }): Promise<void> {
     const { asked, answered } = this.#state;
     const number = asked.add(1) + 1;
