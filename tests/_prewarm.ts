@@ -5,14 +5,17 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import type { BlockCache, CachedFile } from "../examples/prewarm/block_cache.ts";
 import { type Prewarm, prewarm, type PrewarmOptions } from "../examples/prewarm/prewarm.ts";
 import { type BackgroundWorker, Registry } from "../lib/mod.ts";
+import { isRunning } from "./_background.ts";
+import { checkContent } from "./_prewarm_data.ts";
 import type { PrewarmCommand, PrewarmReport } from "./_prewarm_member.ts";
-import { inScene, type Scene } from "./_scene.ts";
+import { inScene, type Scene, until } from "./_scene.ts";
 import { Child, commandLine, type RuntimeName } from "./_spawn.ts";
 
 /** A process that reads, or saves. */
@@ -132,3 +135,38 @@ export function countBlocks(list: CachedFile[]): number {
 
 /** From 0 on, without the end. */
 export const range = (end: number): number[] => Array.from({ length: end }, (_, i) => i);
+
+/** The temporary files of lists. */
+export const temporaries = ({ folder }: Stage): string[] =>
+  readdirSync(folder).filter((name) => name.endsWith(".tmp"));
+
+/** Reads these blocks, and checks them. */
+export function readAll({ cache }: Started, path: string, blocks: readonly number[]): void {
+  for (const block of blocks) checkContent(cache.read(path, block), path, block);
+}
+
+/**
+ * Asserts that what is listed, is right. What somebody has left half-done may be missed once, which
+ * has it mended; but then it is found.
+ */
+export function assertListed(started: Started): void {
+  const list = started.cache.list();
+  countBlocks(list);
+  for (const { path, blocks } of list) readAll(started, path, [...blocks, ...blocks]);
+}
+
+/** Asserts that every block of the cache is found when it is asked for. */
+export function assertAllFound(started: Started, when: string): void {
+  const { cache } = started;
+  const list = cache.list();
+  assertEquals(countBlocks(list), 64, when);
+  const { misses } = cache;
+  for (const { path, blocks } of list) readAll(started, path, blocks);
+  assertEquals(cache.misses - misses, 0, when);
+}
+
+export async function killed(pid: number | null): Promise<void> {
+  assert(pid !== null && pid !== process.pid);
+  process.kill(pid, "SIGKILL");
+  await until(() => !isRunning(pid));
+}
