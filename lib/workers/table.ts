@@ -23,6 +23,7 @@
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, native, readAll } from "../ffi/native.ts";
+import { runInside } from "../lwlock.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { type AsyncWaitOptions, wait } from "../wait.ts";
 import { decodeSpec, SPEC_BYTES_MAX, type StoredSpec } from "./spec.ts";
@@ -196,27 +197,17 @@ export class WorkerTable {
   /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
   changeSync<Result>(change: () => Result): Result {
     this.#checkOpen();
-    const { lock } = this.#segment;
-    // A task of ours has been given the lock, and has not gone on yet: its change is all to come.
-    if (lock.heldByMe()) return this.#inside(change);
-    lock.acquireSync("exclusive", { timeout: 10_000 });
+    // No task of ours has it, of whatever backend: they change and let go in one turn.
+    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#release(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
-    for (;;) {
-      this.#checkOpen();
-      const { lock } = this.#segment;
-      if (lock.tryAcquire()) return this.#release(change);
-      const held = await lock.hold("exclusive", options);
-      try {
-        // Unless the program has called releaseAll() in between.
-        if (lock.heldByMe()) return this.#inside(change);
-      } finally {
-        held[Symbol.dispose]();
-      }
-    }
+    this.#checkOpen();
+    const { lock } = this.#segment;
+    if (lock.tryAcquire()) return this.#release(change);
+    return await runInside(lock, () => this.#inside(change), options);
   }
 
   #release<Result>(change: () => Result): Result {
