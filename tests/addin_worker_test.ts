@@ -5,16 +5,7 @@ import { type BackgroundWorker, defineAddin } from "../lib/mod.ts";
 import { test } from "./_declare.ts";
 import { assertFails, inScene } from "./_scene.ts";
 
-/** Counts its runs in the registry, and ends. */
-const counting = "data:text/javascript," + encodeURIComponent(`
-  export async function main(ctx) {
-    const segment = ctx.registry.getNamedSegmentSync("runs", 8);
-    const words = new Int32Array(segment.buffer);
-    Atomics.add(words, 0, ctx.arg);
-    ctx.ready();
-    await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
-  }
-`);
+const counting = new URL("./_background_counts.ts", import.meta.url);
 
 test("a worker that an add-in registers in each backend is one worker; another add-in has its own", () =>
   inScene(async (scene) => {
