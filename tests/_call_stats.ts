@@ -63,6 +63,19 @@ export class Member {
     return await this.well();
   }
 
+  /** Has it begin `command`, and stop before its n-th store. */
+  async holdAt(n: number, command: StatsCommand): Promise<void> {
+    await this.ask({ do: "atStore", n, then: "hold" });
+    this.send(command);
+    assertEquals(await this.next(), { isHolding: true });
+  }
+
+  /** Lets it go on to the end. */
+  async go(): Promise<StatsReport> {
+    this.#child.sendLine("go");
+    return await this.well();
+  }
+
   async kill(): Promise<void> {
     this.#child.kill();
     await this.#child.ended;

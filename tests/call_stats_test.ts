@@ -138,6 +138,56 @@ test("resets under traffic lose no call and count none twice", () =>
     }
   }));
 
+for (const runtime of runtimes) {
+  test(`a ${runtime} process that is overtaken while it counts loses neither longest nor shortest`, () =>
+    inScene(async (scene) => {
+      const { stats } = open(scene);
+      const member = await Member.start(scene, runtime);
+      const races: [overtaken: number, overtaking: number, min: number, max: number][] = [
+        [9, 7, 1, 9],
+        [7, 9, 1, 9],
+        [0.25, 0.5, 0.25, 1],
+        [0.5, 0.25, 0.25, 1],
+      ];
+      for (const [overtaken, overtaking, minMs, maxMs] of races) {
+        stats.reset();
+        stats.record("a", 1);
+        await member.ask({ do: "rows" });
+        // The first store is to the total, the second to the longest or the shortest.
+        await member.holdAt(2, { do: "record", calls: [["a", overtaken]] });
+        stats.record("a", overtaking);
+        await member.go();
+        const totalMs = 1 + overtaken + overtaking;
+        assertEquals(stats.rows(), [
+          { name: "a", calls: 3, totalMs, meanMs: totalMs / 3, minMs, maxMs },
+        ]);
+      }
+    }));
+
+  test(`a call between any two stores of a ${runtime} process's reset counts once`, () =>
+    inScene(async (scene) => {
+      const { stats } = open(scene);
+      const member = await Member.start(scene, runtime);
+      stats.record("a", 1);
+      stats.record("b", 1);
+      // Twice a flag, and four counters of three entries.
+      for (let n = 1; n <= 14; n++) {
+        await member.holdAt(n, { do: "reset" });
+        stats.record("a", 1);
+        stats.record("b", 1);
+        const { rows: taken = [] } = await member.go();
+        const rows = [...taken, ...stats.reset()];
+        for (const name of ["a", "b"]) {
+          const own = rows.filter((row) => row.name === name);
+          const sums = [sum(own.map(({ calls }) => calls)), sum(own.map(({ totalMs }) => totalMs))];
+          assertEquals(sums, [2, 2], `${name}, ${n}`);
+        }
+        stats.record("a", 1);
+        stats.record("b", 1);
+      }
+    }));
+}
+
 test(`a full table counts further names as ${OTHERS}, in all processes`, () =>
   inScene(async (scene) => {
     const { stats } = open(scene);
