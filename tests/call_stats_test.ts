@@ -1,12 +1,12 @@
 /** The call statistics of the examples: exact, for several processes and under resets. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
 import { callStats, NAME_SIZE, NAMES_MAX, OTHERS } from "../examples/call_stats/call_stats.ts";
 import { type CallRow, formatTable } from "../examples/call_stats/call_table.ts";
 import { defineAddin, Registry } from "../lib/mod.ts";
 import { byName, callsByName, Member, open, sum } from "./_call_stats.ts";
 import { callsOf, expectedRows } from "./_call_stats_traffic.ts";
+import { test } from "./_declare.ts";
 import { assertFails, inScene, type Scene, until } from "./_scene.ts";
 import { Child, commandLine, type RuntimeName, runtimes } from "./_spawn.ts";
 

@@ -92,7 +92,7 @@ export class CallStats {
   }
 
   /**
-   * Counts a call that took so long. Costs some 0.2 microseconds.
+   * Counts a call that took so long. Costs a fraction of a microsecond.
    *
    * A name of more than 96 bytes is cut. When the table is full, a new name counts as "(others)".
    * Takes the lock, and may wait for it, only where the name is new to the table.
