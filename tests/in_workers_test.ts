@@ -75,6 +75,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "libc_test.ts": ELSEWHERE,
   "namespaces_test.ts": ELSEWHERE,
   "permissions_test.ts": ELSEWHERE,
+  "readme_test.ts": "reads texts",
   "race_test.ts": ELSEWHERE,
   "runtimes_test.ts": ELSEWHERE,
   "signals_kill_test.ts": ELSEWHERE,
