@@ -161,7 +161,12 @@ export class Registry implements Disposable {
       maxSegments: limit("maxSegments", rest.maxSegments, "DSMR_SEGMENTS_MAX"),
       timeout_ms,
     });
-    if (isWilling) supervise(backend, { dir, name });
+    try {
+      if (isWilling) supervise(backend, { dir, name });
+    } catch (error) {
+      backend.release();
+      throw error;
+    }
     return new Registry(backend, name, dir, database);
   }
 

@@ -141,9 +141,9 @@ export class BackgroundScene {
 
   /**
    * A program that stands for a runtime: it runs it, but only when the file is there that `open`
-   * makes. `arrived` tells whether somebody waits, `pids` who does, or did.
+   * makes; in its own place, or as a child of its. `arrived` tells whether somebody waits, `pids` who does, or did.
    */
-  gate(runtime: RuntimeName): {
+  gate(runtime: RuntimeName, how: "exec" | "child" = "exec"): {
     env: Record<string, string>;
     arrived: () => boolean;
     pids: () => number[];
@@ -156,7 +156,7 @@ export class BackgroundScene {
       `echo $$ >> ${path}.arrived`,
       // The folder goes at the end of the test, and this with it.
       `while [ ! -e ${path}.open ]; do [ -e ${path} ] || exit 9; sleep 0.02; done`,
-      `exec ${program(runtime)} "$@"`,
+      `${how === "exec" ? "exec " : ""}${program(runtime)} "$@"`,
     ];
     writeFileSync(path, script.join("\n") + "\n");
     chmodSync(path, 0o755);

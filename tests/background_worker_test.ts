@@ -291,6 +291,26 @@ for (const runtime of runtimes) {
     }));
 }
 
+test("a worker whose runtime is started by a script is killed, not the script alone", () =>
+  inBackground({ supervise: true }, async (scene) => {
+    for (const runtime of runtimes) {
+      const gate = scene.gate(runtime, "child");
+      gate.open();
+      const before = { ...process.env };
+      Object.assign(process.env, gate.env);
+      try {
+        const worker = scene.register({ name: runtime, function: "blocks", runtime });
+        const pid = await worker.waitForReady() ?? 0;
+        assert(!gate.pids().includes(pid));
+        worker.terminate({ grace: 20 });
+        assertEquals((await worker.waitForShutdown()).reason, "terminated");
+        await until(() => ![pid, ...gate.pids()].some(isRunning));
+      } finally {
+        for (const name of Object.keys(gate.env)) process.env[name] = before[name] ?? "";
+      }
+    }
+  }));
+
 test("a runtime that is not there is an error that names what to do", () =>
   inBackground({ supervise: true }, async (scene) => {
     const before = process.env["DSMR_BUN"] ?? "";

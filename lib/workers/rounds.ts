@@ -50,6 +50,8 @@ import {
 
 /** As many are started at once: the others wait until these have claimed their rows. */
 const STARTING_MAX = 16;
+/** What has not claimed its row by then is stuck: a start takes milliseconds. */
+const CLAIM_MAX_MS = 60_000;
 /** Between two kills of what does not die; and how long to wait for a dead child's end. */
 const AGAIN_MS = 1000;
 /** The longest delay that a row can ask for; more is a clock that was set back. */
@@ -248,6 +250,11 @@ export class Rounds {
     } else if (table.has(slot, TERMINATE)) {
       endAttempt(table, slot, true);
       tasks.next = 0;
+    } else if (member !== undefined) {
+      // Its end is told to us; until then it keeps its row.
+      const left = member.startedAt + CLAIM_MAX_MS - Date.now();
+      if (left <= 0) tasks.signals.push({ slot, signal: "SIGKILL", member });
+      tasks.next = Math.min(tasks.next, left > 0 ? left : AGAIN_MS);
     }
   }
 
