@@ -646,12 +646,12 @@ export class Registry implements Disposable {
    *
    * using registry = Registry.openSync("doc-workers", { supervise: true });
    * const worker = registry.registerBackgroundWorker({
-   *   name: "greeter",
-   *   // As a rule: new URL("./greeter.ts", import.meta.url)
-   *   module: "data:text/javascript,export default (ctx) => console.log('hello', ctx.arg)",
-   *   arg: "world",
+   *   name: "saver",
+   *   // As a rule: new URL("./saver.ts", import.meta.url)
+   *   module: "data:text/javascript,export default ({ ready }) => ready()",
    * });
-   * await worker.waitForShutdown();
+   * const { exitCode, reason } = await worker.waitForShutdown();
+   * console.log(exitCode, reason); // 0 null
    * Registry.destroy("doc-workers");
    * ```
    */
