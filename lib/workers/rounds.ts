@@ -231,12 +231,11 @@ export class Rounds {
       table.setTime(slot, KILL_AT, now + (table.spec(slot)?.grace ?? GRACE_MS));
       return;
     }
-    if (now >= killAt) {
-      tasks.signals.push({ slot, signal: "SIGKILL", member });
-      tasks.next = Math.min(tasks.next, AGAIN_MS);
-    } else {
-      tasks.next = Math.min(tasks.next, killAt - now);
-    }
+    // A thread ends itself when its grace is over, unless it blocks. To terminate it in the middle of
+    // that would be to interrupt it wherever it is, perhaps with the table's lock.
+    const left = killAt + (member?.isThread === true ? AGAIN_MS : 0) - now;
+    if (left <= 0) tasks.signals.push({ slot, signal: "SIGKILL", member });
+    tasks.next = Math.min(tasks.next, left > 0 ? left : AGAIN_MS);
   }
 
   /** A row that nobody has claimed yet. */
