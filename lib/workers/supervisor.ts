@@ -361,7 +361,9 @@ export class Supervisor {
       if (member.end !== undefined || !isMeant(key)) continue;
       if (hearing === 0) member.signal("SIGTERM");
       member.hold();
-      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace + hearing);
+      // A thread ends itself then, unless it blocks: not to be interrupted in the middle of that.
+      const more = member.isThread ? HEARING_MS : hearing;
+      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace + more);
       member.whenEnded(() => clearTimeout(timer));
     }
   }
