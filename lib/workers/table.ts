@@ -127,6 +127,11 @@ export const BROKE = 4;
 /** It was told to end by SIGTERM or SIGINT, by nobody of ours, and did. */
 export const SIGNALLED = 5;
 
+/** The segment whose lock the supervisor holds. */
+export function electionOf(backend: Backend): Segment {
+  return backend.ownSegmentSync("\u0001supervisor", 64);
+}
+
 /** A live backend, as far as supervising needs it. */
 export interface LiveBackend {
   id: number;
@@ -150,11 +155,14 @@ export function liveBackends(backend: Backend): LiveBackend[] {
   }));
 }
 
-/** Whether a backend of this id lives. Asks the kernel. */
+/**
+ * Whether a backend of this id lives. Asks the kernel. Where it cannot tell, the registry being
+ * gone, nobody is taken for dead: the next call for the table says what the matter is.
+ */
 export function isAlive(backend: Backend, id: number): boolean {
   if (id === 0) return false;
   if (id >>> 0 === backend.id) return true;
-  return native().calls.dsmr_backend_is_alive(backend.handle, id >>> 0) === 1;
+  return native().calls.dsmr_backend_is_alive(backend.handle, id >>> 0) !== 0;
 }
 
 /** The table, attached. */
@@ -410,6 +418,11 @@ export class Arrivals {
 
   async next(options: AsyncWaitOptions, isWeak: () => boolean): Promise<void> {
     await wait({ attempt: () => this.#attempt(), late: () => undefined, isWeak }, options);
-    liveBackends(this.#backend);
+    try {
+      liveBackends(this.#backend);
+    } catch (error) {
+      // A stopped process is in the registry's tables. The dead are cleared away by a later look.
+      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+    }
   }
 }

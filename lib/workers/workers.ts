@@ -13,6 +13,7 @@ import { encodeSpec, type WorkerSpec } from "./spec.ts";
 import type { RegistryPlace, Supervisor } from "./supervisor.ts";
 import {
   DATABASE_ID,
+  electionOf,
   FREE,
   GENERATION,
   isAlive,
@@ -58,14 +59,17 @@ class Workers implements HandleHost {
 
   supervise(place: RegistryPlace): void {
     if (this.#isWilling) return;
+    // Here, so that the call that opens the registry is told if there is no room.
+    const table = this.table();
+    electionOf(this.#backend);
     this.#isWilling = true;
-    void this.#begin(place);
+    void this.#begin(table, place);
   }
 
-  async #begin(place: RegistryPlace): Promise<void> {
+  async #begin(table: WorkerTable, place: RegistryPlace): Promise<void> {
     // Only now: most programs that open a registry do not supervise.
     const { Supervisor } = await import("./supervisor.ts");
-    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(this.#backend, place);
+    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(table, place);
   }
 
   register(spec: WorkerSpec, addin: string | null): BackgroundWorker {
