@@ -8,3 +8,9 @@ export async function main(ctx: WorkerContext): Promise<void> {
   ctx.ready();
   await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
 }
+
+/** Counts, and returns. */
+export function once(ctx: WorkerContext): void {
+  const words = new Int32Array(ctx.registry.getNamedSegmentSync("runs", 8).buffer);
+  Atomics.add(words, 0, 1);
+}

@@ -82,6 +82,7 @@ export const STARTED_AT = 26;
 /** When it is to be killed if it has not ended. */
 export const KILL_AT = 28;
 export const REGISTERED_AT = 30;
+export const STOPPED_AT = 32;
 
 // Bytes of a row.
 const REASON_AT = 256;
