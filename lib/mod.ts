@@ -63,10 +63,10 @@ export {
   type StructInitOptions,
   type ValueOf,
   type View,
-} from "./struct.ts";
-export { FieldArray, TextArray } from "./struct_arrays.ts";
-export { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
-export type { Field, ObjectField, ValueField } from "./struct_field.ts";
+} from "./struct/struct.ts";
+export { FieldArray, TextArray } from "./struct/arrays.ts";
+export { AtomicBigint, AtomicNumber } from "./struct/atomics.ts";
+export type { Field, ObjectField, ValueField } from "./struct/field.ts";
 export {
   array,
   atomicI32,
@@ -76,9 +76,9 @@ export {
   bytes,
   lwlock,
   text,
-} from "./struct_fields.ts";
-export { differences, type Layout } from "./struct_layout.ts";
-export type { ViewTarget } from "./struct_place.ts";
+} from "./struct/fields.ts";
+export { differences, type Layout } from "./struct/layout.ts";
+export type { ViewTarget } from "./struct/place.ts";
 export {
   bool,
   f32,
@@ -92,7 +92,7 @@ export {
   u32,
   u64,
   u8,
-} from "./struct_scalars.ts";
+} from "./struct/scalars.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
 export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";

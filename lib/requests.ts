@@ -11,7 +11,7 @@ import { isOwnName } from "./listing.ts";
 import type { Repair } from "./lock_arguments.ts";
 import type { Scope } from "./scope.ts";
 import type { Lifetime, Segment } from "./segment.ts";
-import type { Layout } from "./struct_layout.ts";
+import type { Layout } from "./struct/layout.ts";
 
 /** Where registries are. */
 export interface DirectoryOptions {
