@@ -26,9 +26,9 @@ export {
   defineAddin,
   type RequestContext,
   type StartupContext,
-} from "./addin.ts";
-export type { ShmemRequest } from "./addin_handle.ts";
-export type { AddinInitLock } from "./addin_init_lock.ts";
+} from "./addins/addin.ts";
+export type { ShmemRequest } from "./addins/handle.ts";
+export type { AddinInitLock } from "./addins/init_lock.ts";
 export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
 export type { LockMode, Repair, VarState, WaitOptions } from "./lock_arguments.ts";
@@ -42,7 +42,7 @@ export type {
   TrancheInfo,
   WaitInfo,
 } from "./listing.ts";
-export type { MainAreaStruct } from "./main_area.ts";
+export type { MainAreaStruct } from "./addins/main_area.ts";
 export { Registry } from "./registry.ts";
 export type { Scope } from "./scope.ts";
 export type {

@@ -4,9 +4,9 @@
  * @module
  */
 
-import { type Addin, checkAddins } from "./addin.ts";
-import { lookupShmem } from "./addin_handle.ts";
-import { addinsOf, type Opening } from "./addin_hooks.ts";
+import { type Addin, checkAddins } from "./addins/addin.ts";
+import { lookupShmem } from "./addins/handle.ts";
+import { addinsOf, type Opening } from "./addins/hooks.ts";
 import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";

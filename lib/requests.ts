@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Addin } from "./addin.ts";
+import type { Addin } from "./addins/addin.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
