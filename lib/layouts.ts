@@ -22,7 +22,7 @@
 import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { DsmrError, type DsmrErrorCode } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { hashOf, type Layout } from "./struct_layout.ts";
+import { hashOf, type Layout } from "./struct/layout.ts";
 
 /** The library's own segment, which listings leave out. */
 export const LAYOUTS_NAME = "\u0001layouts";

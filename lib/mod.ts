@@ -26,9 +26,9 @@ export {
   defineAddin,
   type RequestContext,
   type StartupContext,
-} from "./addin.ts";
-export type { ShmemRequest } from "./addin_handle.ts";
-export type { AddinInitLock } from "./addin_init_lock.ts";
+} from "./addins/addin.ts";
+export type { ShmemRequest } from "./addins/handle.ts";
+export type { AddinInitLock } from "./addins/init_lock.ts";
 export type { Change } from "./changes.ts";
 export { DsmrError, type DsmrErrorCode, type DsmrErrorDetails } from "./errors.ts";
 export type { LockMode, Repair, VarState, WaitOptions } from "./lock_arguments.ts";
@@ -42,7 +42,7 @@ export type {
   TrancheInfo,
   WaitInfo,
 } from "./listing.ts";
-export type { MainAreaStruct } from "./main_area.ts";
+export type { MainAreaStruct } from "./addins/main_area.ts";
 export { Registry } from "./registry.ts";
 export type { Scope } from "./scope.ts";
 export type {
@@ -63,10 +63,10 @@ export {
   type StructInitOptions,
   type ValueOf,
   type View,
-} from "./struct.ts";
-export { FieldArray, TextArray } from "./struct_arrays.ts";
-export { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
-export type { Field, ObjectField, ValueField } from "./struct_field.ts";
+} from "./struct/struct.ts";
+export { FieldArray, TextArray } from "./struct/arrays.ts";
+export { AtomicBigint, AtomicNumber } from "./struct/atomics.ts";
+export type { Field, ObjectField, ValueField } from "./struct/field.ts";
 export {
   array,
   atomicI32,
@@ -76,9 +76,9 @@ export {
   bytes,
   lwlock,
   text,
-} from "./struct_fields.ts";
-export { differences, type Layout } from "./struct_layout.ts";
-export type { ViewTarget } from "./struct_place.ts";
+} from "./struct/fields.ts";
+export { differences, type Layout } from "./struct/layout.ts";
+export type { ViewTarget } from "./struct/place.ts";
 export {
   bool,
   f32,
@@ -92,7 +92,7 @@ export {
   u32,
   u64,
   u8,
-} from "./struct_scalars.ts";
+} from "./struct/scalars.ts";
 export { Tranche } from "./tranche.ts";
 export type { AsyncWaitOptions } from "./wait.ts";
 export type { WebLock, WebLockOptions } from "./web_locks_arguments.ts";

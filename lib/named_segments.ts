@@ -27,7 +27,7 @@ import {
 } from "./requests.ts";
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { layoutOf, type Segment, setRepair } from "./segment.ts";
-import { differences, type Layout } from "./struct_layout.ts";
+import { differences, type Layout } from "./struct/layout.ts";
 import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
 
 /** See `Registry.getNamedSegmentSync`. */

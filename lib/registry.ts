@@ -4,9 +4,9 @@
  * @module
  */
 
-import { type Addin, checkAddins } from "./addin.ts";
-import { lookupShmem } from "./addin_handle.ts";
-import { addinsOf, type Opening } from "./addin_hooks.ts";
+import { type Addin, checkAddins } from "./addins/addin.ts";
+import { lookupShmem } from "./addins/handle.ts";
+import { addinsOf, type Opening } from "./addins/hooks.ts";
 import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
@@ -178,8 +178,12 @@ export class Registry implements Disposable {
 
   static #attach(name: string, options: OpenOptions | undefined, timeout_ms: number): Registry {
     const { backend, dir, database } = attachBackend(name, options, timeout_ms);
-    const isWilling = options?.supervise ?? false;
-    if (isWilling) supervise(backend, { dir, name });
+    try {
+      if (options?.supervise === true) supervise(backend, { dir, name });
+    } catch (error) {
+      backend.release();
+      throw error;
+    }
     return new Registry(backend, name, dir, database);
   }
 
@@ -699,12 +703,12 @@ export class Registry implements Disposable {
    *
    * using registry = Registry.openSync("doc-workers", { supervise: true });
    * const worker = registry.registerBackgroundWorker({
-   *   name: "greeter",
-   *   // As a rule: new URL("./greeter.ts", import.meta.url)
-   *   module: "data:text/javascript,export default (ctx) => console.log('hello', ctx.arg)",
-   *   arg: "world",
+   *   name: "saver",
+   *   // As a rule: new URL("./saver.ts", import.meta.url)
+   *   module: "data:text/javascript,export default ({ ready }) => ready()",
    * });
-   * await worker.waitForShutdown();
+   * const { exitCode, reason } = await worker.waitForShutdown();
+   * console.log(exitCode, reason); // 0 null
    * Registry.destroy("doc-workers");
    * ```
    */

@@ -4,14 +4,14 @@
  * @module
  */
 
-import type { Addin } from "./addin.ts";
+import type { Addin } from "./addins/addin.ts";
 import { DsmrError } from "./errors.ts";
 import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
 import type { Repair } from "./lock_arguments.ts";
 import type { Scope } from "./scope.ts";
 import type { Lifetime, Segment } from "./segment.ts";
-import type { Layout } from "./struct_layout.ts";
+import type { Layout } from "./struct/layout.ts";
 
 /** Where registries are. */
 export interface DirectoryOptions {

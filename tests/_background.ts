@@ -10,7 +10,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { type BackgroundWorker, Registry, type WorkerSpec } from "../lib/mod.ts";
+import { type BackgroundWorker, DsmrError, Registry, type WorkerSpec } from "../lib/mod.ts";
 import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
 import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
@@ -71,9 +71,11 @@ export class BackgroundScene {
   readonly registry: Registry;
   readonly #members: BackgroundMember[] = [];
   #folder: string | undefined;
+  #gateCount = 0;
 
   constructor(supervise: boolean) {
     this.registry = this.scene.open({ supervise });
+    scenes.add(this);
   }
 
   get dir(): string {
@@ -141,22 +143,22 @@ export class BackgroundScene {
 
   /**
    * A program that stands for a runtime: it runs it, but only when the file is there that `open`
-   * makes. `arrived` tells whether somebody waits, `pids` who does, or did.
+   * makes; in its own place, or as a child of its. `arrived` tells whether somebody waits, `pids` who does, or did.
    */
-  gate(runtime: RuntimeName): {
+  gate(runtime: RuntimeName, how: "exec" | "child" = "exec"): {
     env: Record<string, string>;
     arrived: () => boolean;
     pids: () => number[];
     open: () => void;
   } {
     this.#folder ??= mkdtempSync(join(tmpdir(), "dsmr.test."));
-    const path = join(this.#folder, `gated-${runtime}`);
+    const path = join(this.#folder, `${++this.#gateCount}-${runtime}`);
     const script = [
       "#!/bin/sh",
       `echo $$ >> ${path}.arrived`,
       // The folder goes at the end of the test, and this with it.
       `while [ ! -e ${path}.open ]; do [ -e ${path} ] || exit 9; sleep 0.02; done`,
-      `exec ${program(runtime)} "$@"`,
+      `${how === "exec" ? "exec " : ""}${program(runtime)} "$@"`,
     ];
     writeFileSync(path, script.join("\n") + "\n");
     chmodSync(path, 0o755);
@@ -172,25 +174,45 @@ export class BackgroundScene {
     };
   }
 
-  /** Kills every process of a worker, and everything else. */
-  async end(): Promise<void> {
+  /** Kills every process; returns those of workers. Blocks: also for a runner that gives up. */
+  kill(): number[] {
+    scenes.delete(this);
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true });
     // Those that supervise first, or they would start others.
     for (const member of this.#members) member.child.kill();
-    const viewer = Registry.openSync("test", { dir: this.dir, database: "viewer" });
-    const pids = [...viewer.workers()].filter(({ thread }) => !thread).map(({ pid }) => pid);
-    viewer.close();
+    const pids: number[] = [];
+    try {
+      const viewer = Registry.openSync("test", {
+        dir: this.dir,
+        mode: "attach",
+        database: "viewer",
+      });
+      for (const { pid, thread } of viewer.workers()) {
+        if (!thread && pid !== null && pid !== process.pid) pids.push(pid);
+      }
+      viewer.close();
+    } catch (error) {
+      // The test has destroyed it: its workers end by themselves.
+      if (!(error instanceof DsmrError) || error.code !== "NOT_FOUND") throw error;
+    }
     Registry.destroy("test", { dir: this.dir });
-    for (const pid of pids) {
-      if (pid === null || pid === process.pid || !isRunning(pid)) continue;
-      process.kill(pid, "SIGKILL");
-    }
+    for (const pid of pids) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+    return pids;
+  }
+
+  /** Kills every process of a worker, and everything else. */
+  async end(): Promise<void> {
+    const pids = this.kill();
     await this.scene.end();
-    for (const pid of pids) {
-      if (pid !== null && pid !== process.pid) await until(() => !isRunning(pid));
-    }
+    for (const pid of pids) await until(() => !isRunning(pid));
   }
 }
+
+/** Those whose tests have not ended. */
+const scenes = new Set<BackgroundScene>();
+process.on("exit", () => {
+  for (const scene of scenes) scene.kill();
+});
 
 /** Runs a test's body in a scene in which this process supervises, or does not. */
 export async function inBackground(

@@ -5,7 +5,7 @@
  */
 
 import type { BackendOptions } from "../lib/backend.ts";
-import { describeLayout, hashOf, type Layout } from "../lib/struct_layout.ts";
+import { describeLayout, hashOf, type Layout } from "../lib/struct/layout.ts";
 
 export const openOptions: BackendOptions = {
   mode: "open",

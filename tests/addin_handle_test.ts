@@ -1,7 +1,7 @@
 /** The handle of an add-in's init, as dynpgext has it: allocations, lookups, workers. */
 
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { Handle } from "../lib/addin_handle.ts";
+import { Handle } from "../lib/addins/handle.ts";
 import {
   type AddinDefinition,
   type AddinHandle,

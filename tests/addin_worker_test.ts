@@ -1,20 +1,11 @@
 /** Background workers that add-ins register in their init hook. */
 
 import { assert, assertEquals } from "@std/assert";
-import { type BackgroundWorker, defineAddin } from "../lib/mod.ts";
+import { type BackgroundWorker, defineAddin, type Registry } from "../lib/mod.ts";
 import { test } from "./_declare.ts";
 import { assertFails, inScene } from "./_scene.ts";
 
-/** Counts its runs in the registry, and ends. */
-const counting = "data:text/javascript," + encodeURIComponent(`
-  export async function main(ctx) {
-    const segment = ctx.registry.getNamedSegmentSync("runs", 8);
-    const words = new Int32Array(segment.buffer);
-    Atomics.add(words, 0, ctx.arg);
-    ctx.ready();
-    await new Promise((resolve) => ctx.signal.addEventListener("abort", resolve));
-  }
-`);
+const counting = new URL("./_background_counts.ts", import.meta.url);
 
 test("a worker that an add-in registers in each backend is one worker; another add-in has its own", () =>
   inScene(async (scene) => {
@@ -64,4 +55,36 @@ test("a worker that makes no sense makes opening fail, named with its add-in", (
     );
     assert(error.cause instanceof Error);
     assertEquals([...scene.open().workers()], []);
+  }));
+
+test("a worker that has stopped is registered anew when all who were attached then have gone", () =>
+  inScene(async (scene) => {
+    const workers: BackgroundWorker[] = [];
+    const addin = defineAddin({
+      name: "starts-with-the-server",
+      init: (handle) =>
+        void workers.push(
+          handle.registerBackgroundWorker({ name: "once", module: counting, function: "once" }),
+        ),
+    });
+    const open = (database: string) => scene.open({ addins: [addin], supervise: true, database });
+    const runs = (registry: Registry) =>
+      new Int32Array(registry.getNamedSegmentSync("runs", 8).buffer)[0];
+    const first = open("a");
+    await workers[0]?.waitForShutdown();
+    assertEquals(runs(first), 1);
+    // One comes, and the first goes: the second was not there when it stopped, but the first still
+    // is, and then nobody is who was.
+    const second = open("b");
+    assertEquals(workers[1]?.state, "stopped");
+    first.close();
+    assertEquals(runs(second), 1);
+    second.close();
+    const third = open("a");
+    assertEquals(workers.length, 3);
+    await workers[2]?.waitForShutdown();
+    assertEquals(runs(third), 2);
+    // Those who come now find it stopped.
+    open("c");
+    assertEquals([workers[3]?.state, runs(third)], ["stopped", 2]);
   }));

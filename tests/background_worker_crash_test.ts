@@ -104,6 +104,26 @@ for (const runtime of runtimes) {
       scene.assertRuns("a", 1);
     }));
 
+  test(`a ${runtime} supervisor is killed: the late one cannot claim what its heir has started`, () =>
+    inBackground({ supervise: false }, async (scene) => {
+      const gates = [scene.gate(workers), scene.gate(workers)] as const;
+      const first = await scene.supervisor(runtime, gates[0].env);
+      const heir = await scene.member(runtime, { supervise: true }, gates[1].env);
+      const worker = scene.register({ name: "a", runtime: workers, restartTime: 0 });
+      await until(() => gates[0].arrived());
+      const [late = 0] = gates[0].pids();
+      await first.killed();
+      await scene.elected([heir]);
+      await until(() => gates[1].arrived());
+      // The row is STARTING, for both of them.
+      gates[0].open();
+      await until(() => !isRunning(late));
+      assertEquals([worker.state, worker.pid], ["not-yet-started", null]);
+      gates[1].open();
+      assertEquals(await worker.waitForReady(), gates[1].pids()[0]);
+      scene.assertRuns("a", 1);
+    }));
+
   test(`a ${runtime} supervisor is killed, and the worker claims before the next one comes`, () =>
     inBackground({ supervise: false }, async (scene) => {
       const gate = scene.gate(workers);
@@ -331,12 +351,16 @@ test("supervisors and workers are killed again and again: no worker ever runs tw
         if (pid !== null && random() < 0.5) kill(pid);
       }
     }
-    // They are all there in the end, once each.
-    await until(() => all.every(({ state }) => state === "ready"));
-    for (const { name, pid } of all) {
+    // They are all there in the end, once each; a death takes a moment to be noticed.
+    await until(() =>
+      all.every((worker) => {
+        const { state, pid } = worker;
+        return state === "ready" && pid !== null && isRunning(pid);
+      })
+    );
+    for (const { name } of all) {
       const [, doubles] = scene.record(name);
-      assertEquals(doubles, 0);
-      assert(pid !== null && isRunning(pid));
+      assertEquals(doubles, 0, name);
     }
     assertEquals(new Set(all.map(({ pid }) => pid)).size, names.length);
   }));

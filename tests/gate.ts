@@ -118,8 +118,11 @@ const cSteps: Step[] = [
   },
 ];
 
-/** These start many processes, so each has the machine to itself. */
-const tests: Step[] = [
+/**
+ * Both at a time: they wait for processes more than they compute, and what holds on an idle machine
+ * has to hold on a busy one.
+ */
+const suites: Step[] = [
   {
     name: "deno",
     command: () => [
@@ -139,6 +142,10 @@ const tests: Step[] = [
     ],
     count: countBun,
   },
+];
+
+/** By itself: it judges how processes grow. */
+const alone: Step[] = [
   {
     // Its members are of both runtimes.
     name: "soak",
@@ -412,7 +419,7 @@ function chosen(steps: Step[]): Step[] {
 }
 
 function refuseUnknownOptions(): void {
-  const names = [build, ...checks, ...cSteps, ...tests].map((step) => step.name);
+  const names = [build, ...checks, ...cSteps, ...suites, ...alone].map((step) => step.name);
   const unknown = [...options.keys()]
     .filter((name) => !["--only", "--filter", "--verbose"].includes(name))
     .concat((options.get("--only") ?? names.join()).split(",").filter((n) => !names.includes(n)));
@@ -435,7 +442,7 @@ const before = new Set(sharedFiles());
 // Everything else uses what this step builds, so it comes first.
 for (const step of chosen([build])) await runStep(step);
 
-for (const steps of [checks, cSteps]) {
+for (const steps of [checks, cSteps, suites]) {
   const queue = chosen(steps);
   const worker = async () => {
     for (let step = queue.shift(); step !== undefined; step = queue.shift()) await runStep(step);
@@ -443,7 +450,7 @@ for (const steps of [checks, cSteps]) {
   await Promise.all([worker(), worker()]);
 }
 
-for (const step of chosen(tests)) await runStep(step);
+for (const step of chosen(alone)) await runStep(step);
 
 await checkLeft("no shared memory left", () => sharedFiles().filter((name) => !before.has(name)));
 await checkLeft(

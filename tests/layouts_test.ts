@@ -3,10 +3,10 @@
 import { assert, assertEquals, assertMatch, assertNotEquals } from "@std/assert";
 import { truncateSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { Backend } from "../lib/backend.ts";
 import { LAYOUTS_NAME, LAYOUTS_SIZE, recall, remember, rememberSync } from "../lib/layouts.ts";
-import { hashOf } from "../lib/struct_layout.ts";
+import { hashOf } from "../lib/struct/layout.ts";
 import {
   array,
   atomicU32,

@@ -1,7 +1,7 @@
 /** Typed views of segments: locks, waiting, detaching, and other processes. */
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import {
   array,
   atomicI32,

@@ -1,7 +1,7 @@
 /** Typed views: where fields lie, what they read and take, and what is refused. */
 
 import { assert, assertEquals, assertMatch, assertStrictEquals, assertThrows } from "@std/assert";
-import { test } from "node:test";
+import { test } from "./_declare.ts";
 import { inspect } from "node:util";
 import {
   array,

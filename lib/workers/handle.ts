@@ -45,7 +45,7 @@ export interface HandleHost {
  * using registry = Registry.openSync("doc-worker-handle", { supervise: true });
  * const worker = registry.registerBackgroundWorker({
  *   name: "once",
- *   module: "data:text/javascript,export default (ctx) => ctx.ready()",
+ *   module: "data:text/javascript,export default ({ ready }) => ready()",
  * });
  * console.log(await worker.waitForShutdown()); // { exitCode: 0, reason: null }
  * Registry.destroy("doc-worker-handle");

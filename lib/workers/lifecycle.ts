@@ -87,6 +87,7 @@ import {
   STATE,
   STATIC,
   STOPPED,
+  STOPPED_AT,
   SUPERVISOR,
   TEMPLATE,
   TERMINATE,
@@ -182,7 +183,7 @@ export function register(table: WorkerTable, worker: Registration): RowId | unde
       ...[PARENT, PARENT_GENERATION, DATABASE_ID],
     ]
   ) table.set(slot, field, 0);
-  for (const field of [DUE_AT, STARTED_AT, KILL_AT]) table.setTime(slot, field, 0);
+  for (const field of [DUE_AT, STARTED_AT, STOPPED_AT, KILL_AT]) table.setTime(slot, field, 0);
   table.set(slot, EXIT_CODE, NO_EXIT_CODE);
   table.set(slot, FLAGS, worker.isStatic ? STATIC : 0);
   table.setTime(slot, REGISTERED_AT, Date.now());
@@ -248,7 +249,35 @@ export function stop(table: WorkerTable, slot: number, reason: string, exitCode?
   table.set(slot, PID, 0);
   table.setTime(slot, DUE_AT, 0);
   table.setTime(slot, KILL_AT, 0);
+  table.setTime(slot, STOPPED_AT, Date.now());
   table.set(slot, STATE, STOPPED);
+}
+
+/**
+ * Whether a static worker is left over from an earlier run of the server: it has stopped, or died
+ * with everybody else, before the first of those came who are attached now. It is registered anew
+ * then, as a postmaster that starts does; one that has stopped since stays stopped. The times are
+ * the clock's: where that jumps, a worker starts once more or once less, never twice at a time.
+ *
+ * @param since When the first of all live backends attached.
+ */
+export function isLeftOver(table: WorkerTable, slot: number, since: number): boolean {
+  const state = table.get(slot, STATE);
+  if (state === STOPPED) return table.time(slot, STOPPED_AT) < since;
+  if (state === TEMPLATE) {
+    const id = { slot, generation: table.get(slot, GENERATION) };
+    const instances = instancesOf(table, id);
+    return instances.length > 0 && instances.every((row) => isLeftOver(table, row, since));
+  }
+  const runner = table.get(slot, BACKEND);
+  return runner !== 0 && !isAlive(table.backend, runner) && table.time(slot, STARTED_AT) < since;
+}
+
+/** Frees the row of a left-over worker, and those of its instances. */
+export function discard(table: WorkerTable, slot: number): void {
+  const id = { slot, generation: table.get(slot, GENERATION) };
+  const instances = table.get(slot, STATE) === TEMPLATE ? instancesOf(table, id) : [];
+  for (const row of [...instances, slot]) table.set(row, STATE, FREE);
 }
 
 /** How a process has ended, as its parent is told. */

@@ -8,6 +8,7 @@
  */
 
 import type { ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
@@ -30,6 +31,7 @@ export class Member {
   readonly isThread: boolean;
   /** How long it may take to end. */
   readonly grace: number;
+  readonly startedAt: number = Date.now();
   /** How it has ended. */
   end: ProcessEnd | undefined;
   /** When its backend was found dead before its end was told. */
@@ -147,4 +149,22 @@ export function kill(pid: number, signal: "SIGTERM" | "SIGKILL"): void {
   } catch (error) {
     if ((error as { code?: string }).code !== "ESRCH") throw error;
   }
+}
+
+/**
+ * Whether a process is the one that was started with these orders, as far as the system tells:
+ * numbers of processes are used again, and mean others in other containers.
+ */
+export function isProcessOf(pid: number, attempt: Attempt, instance: bigint): boolean {
+  if (process.platform !== "linux") return true;
+  let line: string;
+  try {
+    line = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch (error) {
+    // Not allowed to look: then the number must do.
+    return (error as { code?: string }).code !== "ENOENT";
+  }
+  const { slot, generation } = attempt;
+  return [`"instance":"${instance}"`, `"slot":${slot},`, `"generation":${generation},`]
+    .every((part) => line.includes(part));
 }

@@ -50,6 +50,8 @@ import {
 
 /** As many are started at once: the others wait until these have claimed their rows. */
 const STARTING_MAX = 16;
+/** What has not claimed its row by then is stuck: a start takes milliseconds. */
+const CLAIM_MAX_MS = 60_000;
 /** Between two kills of what does not die; and how long to wait for a dead child's end. */
 const AGAIN_MS = 1000;
 /** The longest delay that a row can ask for; more is a clock that was set back. */
@@ -229,12 +231,11 @@ export class Rounds {
       table.setTime(slot, KILL_AT, now + (table.spec(slot)?.grace ?? GRACE_MS));
       return;
     }
-    if (now >= killAt) {
-      tasks.signals.push({ slot, signal: "SIGKILL", member });
-      tasks.next = Math.min(tasks.next, AGAIN_MS);
-    } else {
-      tasks.next = Math.min(tasks.next, killAt - now);
-    }
+    // A thread ends itself when its grace is over, unless it blocks. To terminate it in the middle of
+    // that would be to interrupt it wherever it is, perhaps with the table's lock.
+    const left = killAt + (member?.isThread === true ? AGAIN_MS : 0) - now;
+    if (left <= 0) tasks.signals.push({ slot, signal: "SIGKILL", member });
+    tasks.next = Math.min(tasks.next, left > 0 ? left : AGAIN_MS);
   }
 
   /** A row that nobody has claimed yet. */
@@ -248,6 +249,11 @@ export class Rounds {
     } else if (table.has(slot, TERMINATE)) {
       endAttempt(table, slot, true);
       tasks.next = 0;
+    } else if (member !== undefined) {
+      // Its end is told to us; until then it keeps its row.
+      const left = member.startedAt + CLAIM_MAX_MS - Date.now();
+      if (left <= 0) tasks.signals.push({ slot, signal: "SIGKILL", member });
+      tasks.next = Math.min(tasks.next, left > 0 ? left : AGAIN_MS);
     }
   }
 

@@ -140,7 +140,7 @@ class Run {
       const main = exported[name];
       if (typeof main !== "function") {
         const names = Object.keys(exported).map(quote).join(", ") || "nothing";
-        throw new TypeError(`${module} exports no function ${quote(name)}, but ${names}`);
+        throw new TypeError(`${quote(module)} exports no function ${quote(name)}, but ${names}`);
       }
       const context = this.#context();
       this.#table.changeSync(() => markStarted(this.#table, this.#attempt));

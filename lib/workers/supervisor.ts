@@ -27,13 +27,14 @@ import { check, lastError, native } from "../ffi/native.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { reconsider, wait } from "../wait.ts";
 import { type Attempt, isRunning, pause } from "./lifecycle.ts";
-import { kill, Member } from "./member.ts";
+import { isProcessOf, kill, Member } from "./member.ts";
 import { attemptOf, DUE_MAX_MS, keyOf, Rounds } from "./rounds.ts";
 import { GRACE_MS, type StoredSpec } from "./spec.ts";
 import {
   Arrivals,
   BACKEND,
   CANDIDATES,
+  electionOf,
   isAlive,
   type LiveBackend,
   liveBackends,
@@ -45,8 +46,8 @@ import {
   WorkerTable,
 } from "./table.ts";
 
-/** Whose lock the supervisor holds. */
-const ELECTION_NAME = "\u0001supervisor";
+/** Before a pass is tried again that could not be made. */
+const LATER_MS = 1000;
 /** Who hears of a destroyed registry by itself does so within that time. */
 const HEARING_MS = 1000;
 
@@ -70,11 +71,11 @@ export class Supervisor {
   #isKicked = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(backend: Backend, place: RegistryPlace) {
-    this.#backend = backend;
+  constructor(table: WorkerTable, place: RegistryPlace) {
+    this.#backend = table.backend;
     this.#place = place;
-    this.#table = WorkerTable.open(backend);
-    this.#rounds = new Rounds(this.#table);
+    this.#table = table;
+    this.#rounds = new Rounds(table);
     process.on("exit", this.#onExit);
     void this.#guard(() => this.#run());
   }
@@ -110,7 +111,7 @@ export class Supervisor {
     const table = this.#table;
     const slot = this.#backend.id & 0xff;
     await table.change(() => table.setHead(CANDIDATES + slot, this.#backend.id | 0), { signal });
-    const segment = this.#backend.ownSegmentSync(ELECTION_NAME, 64);
+    const segment = electionOf(this.#backend);
     for (;;) {
       await this.#elect(segment);
       await table.change(() => table.setHead(SUPERVISOR, this.#backend.id | 0), { signal });
@@ -201,7 +202,7 @@ export class Supervisor {
     try {
       while (this.#isKicked && !signal.aborted) {
         this.#isKicked = false;
-        if (!await this.#pass(signal)) return;
+        if (!await this.#tryPass(signal)) return;
       }
     } finally {
       this.#isPassing = false;
@@ -211,6 +212,18 @@ export class Supervisor {
   }
 
   // ---- a pass through the rows ---------------------------------------------------------------
+
+  /** As `#pass`; later, while a stopped process is in the middle of changing the tables. */
+  async #tryPass(signal: AbortSignal): Promise<boolean> {
+    try {
+      return await this.#pass(signal);
+    } catch (error) {
+      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#kick(), LATER_MS);
+      return true;
+    }
+  }
 
   /** False: somebody else supervises. */
   async #pass(signal: AbortSignal): Promise<boolean> {
@@ -256,7 +269,7 @@ export class Supervisor {
     member: Member | undefined,
     live: LiveBackend[],
   ): void {
-    if (member !== undefined) return member.signal(signal);
+    member?.signal(signal);
     const table = this.#table;
     // A thread is in a process that is not ours to kill.
     if (table.spec(slot)?.thread !== false) return;
@@ -264,7 +277,12 @@ export class Supervisor {
     const id = table.get(slot, BACKEND) >>> 0;
     const pid = live.find((backend) => backend.id === id)?.pid;
     if (pid === undefined || pid <= 1 || pid === process.pid) return;
-    if (isAlive(this.#backend, id)) kill(pid, signal);
+    // It may be a child of our child: where the runtime's program is a script, for instance.
+    if (pid === member?.pid) return;
+    const attempt = attemptOf(table, slot);
+    if (isProcessOf(pid, attempt, this.#backend.instance) && isAlive(this.#backend, id)) {
+      kill(pid, signal);
+    }
   }
 
   // ---- the end -------------------------------------------------------------------------------
@@ -343,7 +361,9 @@ export class Supervisor {
       if (member.end !== undefined || !isMeant(key)) continue;
       if (hearing === 0) member.signal("SIGTERM");
       member.hold();
-      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace + hearing);
+      // A thread ends itself then, unless it blocks: not to be interrupted in the middle of that.
+      const more = member.isThread ? HEARING_MS : hearing;
+      const timer = setTimeout(() => member.signal("SIGKILL"), member.grace + more);
       member.whenEnded(() => clearTimeout(timer));
     }
   }

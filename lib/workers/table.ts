@@ -23,6 +23,7 @@
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, native, readAll } from "../ffi/native.ts";
+import { runInside } from "../lwlock.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { type AsyncWaitOptions, wait } from "../wait.ts";
 import { decodeSpec, SPEC_BYTES_MAX, type StoredSpec } from "./spec.ts";
@@ -81,6 +82,7 @@ export const STARTED_AT = 26;
 /** When it is to be killed if it has not ended. */
 export const KILL_AT = 28;
 export const REGISTERED_AT = 30;
+export const STOPPED_AT = 32;
 
 // Bytes of a row.
 const REASON_AT = 256;
@@ -126,6 +128,11 @@ export const BROKE = 4;
 /** It was told to end by SIGTERM or SIGINT, by nobody of ours, and did. */
 export const SIGNALLED = 5;
 
+/** The segment whose lock the supervisor holds. */
+export function electionOf(backend: Backend): Segment {
+  return backend.ownSegmentSync("\u0001supervisor", 64);
+}
+
 /** A live backend, as far as supervising needs it. */
 export interface LiveBackend {
   id: number;
@@ -149,11 +156,14 @@ export function liveBackends(backend: Backend): LiveBackend[] {
   }));
 }
 
-/** Whether a backend of this id lives. Asks the kernel. */
+/**
+ * Whether a backend of this id lives. Asks the kernel. Where it cannot tell, the registry being
+ * gone, nobody is taken for dead: the next call for the table says what the matter is.
+ */
 export function isAlive(backend: Backend, id: number): boolean {
   if (id === 0) return false;
   if (id >>> 0 === backend.id) return true;
-  return native().calls.dsmr_backend_is_alive(backend.handle, id >>> 0) === 1;
+  return native().calls.dsmr_backend_is_alive(backend.handle, id >>> 0) !== 0;
 }
 
 /** The table, attached. */
@@ -196,27 +206,17 @@ export class WorkerTable {
   /** Runs `change` with the lock held; blocks while another process is at it, some microseconds. */
   changeSync<Result>(change: () => Result): Result {
     this.#checkOpen();
-    const { lock } = this.#segment;
-    // A task of ours has been given the lock, and has not gone on yet: its change is all to come.
-    if (lock.heldByMe()) return this.#inside(change);
-    lock.acquireSync("exclusive", { timeout: 10_000 });
+    // No task of ours has it, of whatever backend: they change and let go in one turn.
+    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#release(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
-    for (;;) {
-      this.#checkOpen();
-      const { lock } = this.#segment;
-      if (lock.tryAcquire()) return this.#release(change);
-      const held = await lock.hold("exclusive", options);
-      try {
-        // Unless the program has called releaseAll() in between.
-        if (lock.heldByMe()) return this.#inside(change);
-      } finally {
-        held[Symbol.dispose]();
-      }
-    }
+    this.#checkOpen();
+    const { lock } = this.#segment;
+    if (lock.tryAcquire()) return this.#release(change);
+    return await runInside(lock, () => this.#inside(change), options);
   }
 
   #release<Result>(change: () => Result): Result {
@@ -419,6 +419,11 @@ export class Arrivals {
 
   async next(options: AsyncWaitOptions, isWeak: () => boolean): Promise<void> {
     await wait({ attempt: () => this.#attempt(), late: () => undefined, isWeak }, options);
-    liveBackends(this.#backend);
+    try {
+      liveBackends(this.#backend);
+    } catch (error) {
+      // A stopped process is in the registry's tables. The dead are cleared away by a later look.
+      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+    }
   }
 }

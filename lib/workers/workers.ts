@@ -8,11 +8,21 @@ import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, native } from "../ffi/native.ts";
 import { BackgroundWorker, type HandleHost } from "./handle.ts";
-import { drop, parentOf, register, type RowId, tableFull } from "./lifecycle.ts";
+import { listBackends } from "../listing.ts";
+import {
+  discard,
+  drop,
+  isLeftOver,
+  parentOf,
+  register,
+  type RowId,
+  tableFull,
+} from "./lifecycle.ts";
 import { encodeSpec, type WorkerSpec } from "./spec.ts";
 import type { RegistryPlace, Supervisor } from "./supervisor.ts";
 import {
   DATABASE_ID,
+  electionOf,
   FREE,
   GENERATION,
   isAlive,
@@ -58,22 +68,29 @@ class Workers implements HandleHost {
 
   supervise(place: RegistryPlace): void {
     if (this.#isWilling) return;
+    // Here, so that the call that opens the registry is told if there is no room.
+    const table = this.table();
+    electionOf(this.#backend);
     this.#isWilling = true;
-    void this.#begin(place);
+    void this.#begin(table, place);
   }
 
-  async #begin(place: RegistryPlace): Promise<void> {
+  async #begin(table: WorkerTable, place: RegistryPlace): Promise<void> {
     // Only now: most programs that open a registry do not supervise.
     const { Supervisor } = await import("./supervisor.ts");
-    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(this.#backend, place);
+    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(table, place);
   }
 
   register(spec: WorkerSpec, addin: string | null): BackgroundWorker {
     const { stored, bytes } = encodeSpec(spec, addin);
     const table = this.table();
+    const since = addin === null ? 0 : this.#attachedSince();
     const id = table.changeSync(() => {
       const known = addin === null ? undefined : findStatic(table, addin, stored.name);
-      if (known !== undefined) return known;
+      if (known !== undefined) {
+        if (!isLeftOver(table, known.slot, since)) return known;
+        discard(table, known.slot);
+      }
       const isTemplate = stored.scope === "database";
       const id = register(table, { spec: bytes, isTemplate, isStatic: addin !== null });
       if (id === undefined) throw tableFull();
@@ -83,6 +100,12 @@ class Workers implements HandleHost {
     const { notify } = spec;
     if (notify !== undefined) void this.#notify(worker, notify);
     return worker;
+  }
+
+  /** When the first of those attached who live now. */
+  #attachedSince(): number {
+    const backends = listBackends(this.#backend.handle);
+    return Math.min(...backends.map(({ attachedAt }) => attachedAt.getTime()));
   }
 
   async #notify(
@@ -165,7 +188,8 @@ export function registerDynamic(backend: Backend, spec: WorkerSpec): BackgroundW
 
 /**
  * Registers a worker of an add-in, unless some backend has done so already: the add-in's name and
- * the worker's say which it is. One that has stopped stays stopped.
+ * the worker's say which it is. One that has stopped stays stopped as long as somebody is attached
+ * who was then; after that the server starts anew, and its workers with it.
  */
 export function registerStatic(
   backend: Backend,

@@ -5,12 +5,12 @@
  */
 
 import { checkCount, checkName, type RequestContext, type StartupContext } from "./addin.ts";
-import { inUnits, REQUESTED_TRANCHES_MAX } from "./addin_directory.ts";
-import type { AddinInitLock } from "./addin_init_lock.ts";
-import { DsmrError } from "./errors.ts";
-import type { LWLock } from "./lwlock.ts";
+import { inUnits, REQUESTED_TRANCHES_MAX } from "./directory.ts";
+import type { AddinInitLock } from "./init_lock.ts";
+import { DsmrError } from "../errors.ts";
+import type { LWLock } from "../lwlock.ts";
 import type { AddinRequests, MainArea, MainAreaStruct } from "./main_area.ts";
-import type { Registry } from "./registry.ts";
+import type { Registry } from "../registry.ts";
 
 /** How many locks a tranche may have: as many fit into a process several times. */
 const LOCKS_MAX = 16_384;

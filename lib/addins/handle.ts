@@ -5,14 +5,14 @@
  */
 
 import { type AddinHandle, checkName } from "./addin.ts";
-import { DsmrError } from "./errors.ts";
-import { describe, quote } from "./ffi/native.ts";
-import type { Registry } from "./registry.ts";
-import { type AsyncInitCallback, checkSize, type InitCallback } from "./requests.ts";
-import type { Scope } from "./scope.ts";
-import type { Segment } from "./segment.ts";
-import type { BackgroundWorker } from "./workers/handle.ts";
-import type { WorkerSpec } from "./workers/spec.ts";
+import { DsmrError } from "../errors.ts";
+import { describe, quote } from "../ffi/native.ts";
+import type { Registry } from "../registry.ts";
+import { type AsyncInitCallback, checkSize, type InitCallback } from "../requests.ts";
+import type { Scope } from "../scope.ts";
+import type { Segment } from "../segment.ts";
+import type { BackgroundWorker } from "../workers/handle.ts";
+import type { WorkerSpec } from "../workers/spec.ts";
 
 /** What {@linkcode AddinHandle.allocateShmem} is asked for. */
 export interface ShmemRequest<Payload = undefined> {

@@ -4,22 +4,15 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { describe } from "./ffi/native.ts";
-import type { LWLock } from "./lwlock.ts";
-import { FieldArray, TextArray } from "./struct_arrays.ts";
-import { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
-import {
-  type Accessor,
-  Field,
-  ObjectField,
-  PLACE,
-  type Placed,
-  ValueField,
-} from "./struct_field.ts";
-import type { Place } from "./struct_place.ts";
-import { ScalarField } from "./struct_scalars.ts";
-import { readText, writeText } from "./struct_text.ts";
+import { DsmrError } from "../errors.ts";
+import { describe } from "../ffi/native.ts";
+import type { LWLock } from "../lwlock.ts";
+import { FieldArray, TextArray } from "./arrays.ts";
+import { AtomicBigint, AtomicNumber } from "./atomics.ts";
+import { type Accessor, Field, ObjectField, PLACE, type Placed, ValueField } from "./field.ts";
+import type { Place } from "./place.ts";
+import { ScalarField } from "./scalars.ts";
+import { readText, writeText } from "./text.ts";
 
 /** Bytes that a struct may have, and elements that an array may. */
 export const SIZE_MAX = 2 ** 40;

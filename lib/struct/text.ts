@@ -4,8 +4,8 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { describe } from "./ffi/native.ts";
+import { DsmrError } from "../errors.ts";
+import { describe } from "../ffi/native.ts";
 
 // A byte order mark is text, too: what was written is read.
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });

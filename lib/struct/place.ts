@@ -4,10 +4,10 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { describe } from "./ffi/native.ts";
-import type { LWLock } from "./lwlock.ts";
-import { Segment } from "./segment.ts";
+import { DsmrError } from "../errors.ts";
+import { describe } from "../ffi/native.ts";
+import type { LWLock } from "../lwlock.ts";
+import { Segment } from "../segment.ts";
 
 /**
  * What a view can be put over: a segment; a stretch of one, as `initStruct` of an add-in gives;

@@ -4,9 +4,9 @@
  * @module
  */
 
-import type { WordWait } from "./parking.ts";
-import type { Place } from "./struct_place.ts";
-import type { AsyncWaitOptions } from "./wait.ts";
+import type { WordWait } from "../parking.ts";
+import type { Place } from "./place.ts";
+import type { AsyncWaitOptions } from "../wait.ts";
 
 /**
  * A 32-bit number that several processes change at once: what `Atomics` does, on this field.

@@ -4,17 +4,17 @@
  * @module
  */
 
-import type { AddinInitLock } from "./addin_init_lock.ts";
-import { DsmrError } from "./errors.ts";
-import { describe, encodeName } from "./ffi/native.ts";
-import { isOwnName } from "./listing.ts";
-import type { LWLock } from "./lwlock.ts";
+import type { AddinInitLock } from "./init_lock.ts";
+import { DsmrError } from "../errors.ts";
+import { describe, encodeName } from "../ffi/native.ts";
+import { isOwnName } from "../listing.ts";
+import type { LWLock } from "../lwlock.ts";
 import type { MainAreaStruct } from "./main_area.ts";
-import type { Registry } from "./registry.ts";
-import type { ShmemRequest } from "./addin_handle.ts";
-import type { Segment } from "./segment.ts";
-import type { BackgroundWorker } from "./workers/handle.ts";
-import type { WorkerSpec } from "./workers/spec.ts";
+import type { Registry } from "../registry.ts";
+import type { ShmemRequest } from "./handle.ts";
+import type { Segment } from "../segment.ts";
+import type { BackgroundWorker } from "../workers/handle.ts";
+import type { WorkerSpec } from "../workers/spec.ts";
 
 /** What an add-in's request hook is given: PostgreSQL's `shmem_request_hook`. */
 export interface RequestContext {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Place } from "./struct_place.ts";
+import type { Place } from "./place.ts";
 
 /** What a property of a view is made of. */
 export type Accessor<T> = { get(this: DataView): T; set?(this: DataView, value: T): void };

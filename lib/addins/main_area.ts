@@ -23,16 +23,16 @@ import {
   type Place,
   type Plan,
   UNIT,
-} from "./addin_directory.ts";
-import { AddinInitLock, holdOf, type InitHold } from "./addin_init_lock.ts";
-import type { Backend } from "./backend.ts";
-import { DsmrError } from "./errors.ts";
-import { messageOf, native } from "./ffi/native.ts";
-import { listTranches } from "./listing.ts";
-import type { LWLock } from "./lwlock.ts";
-import { getSegment, getSegmentSync, removeSegment } from "./named_segments.ts";
-import { handleOf, type Segment } from "./segment.ts";
-import { makeTranche } from "./tranche.ts";
+} from "./directory.ts";
+import { AddinInitLock, holdOf, type InitHold } from "./init_lock.ts";
+import type { Backend } from "../backend.ts";
+import { DsmrError } from "../errors.ts";
+import { messageOf, native } from "../ffi/native.ts";
+import { listTranches } from "../listing.ts";
+import type { LWLock } from "../lwlock.ts";
+import { getSegment, getSegmentSync, removeSegment } from "../named_segments.ts";
+import { handleOf, type Segment } from "../segment.ts";
+import { makeTranche } from "../tranche.ts";
 
 /** A part of the main area, as {@linkcode StartupContext.initStruct} gives it. */
 export interface MainAreaStruct {

@@ -10,20 +10,20 @@
  */
 
 import { type Addin, definitionOf, namesake } from "./addin.ts";
-import { Context, Requests } from "./addin_context.ts";
-import { ADDINS_MAX, DIRECTORY_NAME, DIRECTORY_SIZE } from "./addin_directory.ts";
-import { Handle, type RegisterStatic } from "./addin_handle.ts";
-import type { Backend } from "./backend.ts";
-import { DsmrError } from "./errors.ts";
-import { messageOf } from "./ffi/native.ts";
-import { insideInit, isInsideInit } from "./init_scope.ts";
-import type { LWLock } from "./lwlock.ts";
+import { Context, Requests } from "./context.ts";
+import { ADDINS_MAX, DIRECTORY_NAME, DIRECTORY_SIZE } from "./directory.ts";
+import { Handle, type RegisterStatic } from "./handle.ts";
+import type { Backend } from "../backend.ts";
+import { DsmrError } from "../errors.ts";
+import { messageOf } from "../ffi/native.ts";
+import { insideInit, isInsideInit } from "../init_scope.ts";
+import type { LWLock } from "../lwlock.ts";
 import { dynamicHint, MainArea, plainly, unwrapped } from "./main_area.ts";
-import { getSegment, getSegmentSync } from "./named_segments.ts";
-import { isPromise } from "./promise.ts";
-import type { Registry } from "./registry.ts";
-import type { Segment } from "./segment.ts";
-import { type AsyncWaitOptions, within } from "./wait.ts";
+import { getSegment, getSegmentSync } from "../named_segments.ts";
+import { isPromise } from "../promise.ts";
+import type { Registry } from "../registry.ts";
+import type { Segment } from "../segment.ts";
+import { type AsyncWaitOptions, within } from "../wait.ts";
 
 /** How an add-in stands with a backend. */
 type State =

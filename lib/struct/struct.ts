@@ -4,15 +4,15 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import { describe, messageOf } from "./ffi/native.ts";
-import { makeLock } from "./segment.ts";
-import { AtomicBigint, AtomicNumber } from "./struct_atomics.ts";
-import { Field, ObjectField, PLACE, type ValueField } from "./struct_field.ts";
-import { SIZE_MAX } from "./struct_fields.ts";
-import { describeLayout, hashOf, type Layout } from "./struct_layout.ts";
-import { type Place, placeIn, type ViewTarget } from "./struct_place.ts";
-import { Tranche } from "./tranche.ts";
+import { DsmrError } from "../errors.ts";
+import { describe, messageOf } from "../ffi/native.ts";
+import { makeLock } from "../segment.ts";
+import { AtomicBigint, AtomicNumber } from "./atomics.ts";
+import { Field, ObjectField, PLACE, type ValueField } from "./field.ts";
+import { SIZE_MAX } from "./fields.ts";
+import { describeLayout, hashOf, type Layout } from "./layout.ts";
+import { type Place, placeIn, type ViewTarget } from "./place.ts";
+import { Tranche } from "../tranche.ts";
 
 /** The fields of a struct, by name, in their order. */
 export type Fields = { readonly [name: string]: Field<unknown> };

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { describe } from "./ffi/native.ts";
-import { readText, writeText } from "./struct_text.ts";
+import { describe } from "../ffi/native.ts";
+import { readText, writeText } from "./text.ts";
 
 /** Longer arrays make the object for an element anew each time: kept, they would fill the heap. */
 const KEPT_MAX = 65_536;

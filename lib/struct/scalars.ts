@@ -19,7 +19,7 @@
  * @module
  */
 
-import { type Accessor, ValueField } from "./struct_field.ts";
+import { type Accessor, ValueField } from "./field.ts";
 
 const isLittleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 

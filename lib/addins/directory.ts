@@ -16,8 +16,8 @@
  * @module
  */
 
-import { DsmrError } from "./errors.ts";
-import type { Segment } from "./segment.ts";
+import { DsmrError } from "../errors.ts";
+import type { Segment } from "../segment.ts";
 
 /** The directory's segment. */
 export const DIRECTORY_NAME = "\u0001addins";

@@ -7,11 +7,11 @@
  * @module
  */
 
-import type { AddinDirectory } from "./addin_directory.ts";
-import { checkCallback, Hold, type LockMode, type WaitOptions } from "./lock_arguments.ts";
-import type { LWLock } from "./lwlock.ts";
-import { isPromise } from "./promise.ts";
-import type { AsyncWaitOptions } from "./wait.ts";
+import type { AddinDirectory } from "./directory.ts";
+import { checkCallback, Hold, type LockMode, type WaitOptions } from "../lock_arguments.ts";
+import type { LWLock } from "../lwlock.ts";
+import { isPromise } from "../promise.ts";
+import type { AsyncWaitOptions } from "../wait.ts";
 
 // For the other modules of this package, and for nobody else: not a member of the class.
 
