@@ -11,7 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import type { BlockCache, CachedFile } from "../examples/prewarm/block_cache.ts";
 import { type Prewarm, prewarm, type PrewarmOptions } from "../examples/prewarm/prewarm.ts";
-import { type BackgroundWorker, Registry } from "../lib/mod.ts";
+import { type BackgroundWorker, DsmrError, Registry } from "../lib/mod.ts";
 import { isRunning } from "./_background.ts";
 import { checkContent } from "./_prewarm_data.ts";
 import type { PrewarmCommand, PrewarmReport } from "./_prewarm_member.ts";
@@ -84,6 +84,8 @@ export class Stage {
   readonly folder: string = mkdtempSync(join(tmpdir(), "dsmr.test."));
   readonly listFile: string = join(this.folder, "hot_blocks");
 
+  readonly #started = new Set<Started>();
+
   constructor(scene: Scene) {
     this.scene = scene;
     scene.atEnd(() => rmSync(this.folder, { recursive: true, force: true }));
@@ -105,12 +107,23 @@ export class Stage {
     const { saver, cache } = mine;
     assert(saver !== undefined, "the saver was not registered");
     const stop = async (): Promise<void> => {
+      this.#started.delete(started);
       saver.terminate();
       assertEquals(await saver.waitForShutdown(), { exitCode: 0, reason: "terminated" });
       registry.close();
       Registry.destroy("test", { dir: this.scene.dir });
     };
-    return { registry, mine, cache, saver, stop };
+    const started = { registry, mine, cache, saver, stop };
+    this.#started.add(started);
+    return started;
+  }
+
+  /** Kills the savers that a test which has failed did not stop, or they would save once more. */
+  async end(): Promise<void> {
+    for (const { saver } of this.#started) {
+      const pid = pidOf(saver);
+      if (pid !== null) await killed(pid);
+    }
   }
 
   /** The same; the saver has loaded the list. */
@@ -121,9 +134,26 @@ export class Stage {
   }
 }
 
+/** The worker's process; null also where its registry was closed or destroyed. */
+function pidOf(worker: BackgroundWorker): number | null {
+  try {
+    return worker.pid;
+  } catch (error) {
+    if (error instanceof DsmrError && ["CLOSED", "DETACHED"].includes(error.code)) return null;
+    throw error;
+  }
+}
+
 /** Runs a test's body on a stage. */
 export function onStage(body: (stage: Stage) => void | Promise<void>): Promise<void> {
-  return inScene((scene) => body(new Stage(scene)));
+  return inScene(async (scene) => {
+    const stage = new Stage(scene);
+    try {
+      await body(stage);
+    } finally {
+      await stage.end();
+    }
+  });
 }
 
 /** How many blocks there are; none may be there twice. */
