@@ -122,7 +122,7 @@ export class Stage {
   async end(): Promise<void> {
     for (const { saver } of this.#started) {
       const pid = pidOf(saver);
-      if (pid !== null) await killed(pid);
+      if (pid !== null && isRunning(pid)) await killed(pid);
     }
   }
 
