@@ -10,7 +10,7 @@
 
 import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { type AsyncWaitOptions, type Deadline, startDeadline, wait } from "./wait.ts";
+import { type AsyncWaitOptions, type Deadline, reasonOf, startDeadline, wait } from "./wait.ts";
 
 /** What the queue does with the lock itself. All of it throws what the lock throws. */
 export interface QueuedLock {
@@ -198,7 +198,7 @@ export class LockQueue {
     }
     task.deadline = startDeadline(
       timeout,
-      () => this.#giveUp(task, this.#lock.late(timeout ?? Infinity)),
+      () => this.#giveUp(task, reasonOf(() => this.#lock.late(timeout ?? Infinity))),
     );
   }
 

@@ -5,7 +5,7 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { lastError, native } from "./ffi/native.ts";
+import { lastError, native, wholeMilliseconds } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
 import { assertNumbers, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
 import { isPromise } from "./promise.ts";
@@ -94,7 +94,7 @@ export class NativeLock {
     this.calls.dsmr_lock_explain(
       this.handle,
       status,
-      Math.min(Math.ceil(timeout), 0x7fffffff),
+      wholeMilliseconds(timeout),
       error.bytes,
     );
     return lastError(status);
