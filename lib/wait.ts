@@ -311,7 +311,27 @@ export function within(
 }
 
 /** Between two looks at tables that a stopped process holds. */
-const TABLE_PAUSE_MS = 20;
+export const TABLE_PAUSE_MS = 20;
+/** How long the async forms block, at most, for a stopped process in the registry's tables. */
+export const TABLE_PATIENCE_MS = 5;
+
+/**
+ * Makes sync calls of a registry give up soon while a stopped process holds its tables: those
+ * that have no timeout of their own. `patience` in ms; 0 is what they have anyhow.
+ */
+export function impatiently<Result>(
+  registry: number,
+  calls: () => Result,
+  patience: number = TABLE_PATIENCE_MS,
+): Result {
+  const { dsmr_registry_patience } = native().calls;
+  dsmr_registry_patience(registry, patience);
+  try {
+    return calls();
+  } finally {
+    dsmr_registry_patience(registry, 0);
+  }
+}
 
 /**
  * Repeats what gives up at once while a stopped process holds a registry's tables, until the
