@@ -10,7 +10,14 @@
 
 import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { type AsyncWaitOptions, type Deadline, startDeadline, wait } from "./wait.ts";
+import {
+  type AsyncWaitOptions,
+  type Deadline,
+  reasonOf,
+  startDeadline,
+  TABLE_PAUSE_MS,
+  wait,
+} from "./wait.ts";
 
 /** What the queue does with the lock itself. All of it throws what the lock throws. */
 export interface QueuedLock {
@@ -198,7 +205,7 @@ export class LockQueue {
     }
     task.deadline = startDeadline(
       timeout,
-      () => this.#giveUp(task, this.#lock.late(timeout ?? Infinity)),
+      () => this.#giveUp(task, reasonOf(() => this.#lock.late(timeout ?? Infinity))),
     );
   }
 
@@ -249,6 +256,11 @@ export class LockQueue {
       // Paused, or the task has given up: it is told by whoever did that.
       if (this.#waiting !== waiting) return;
       this.#waiting = undefined;
+      if (error instanceof DsmrError && error.code === "TIMEOUT") {
+        // Its holder is dead, and a stopped process keeps it from being cleared away.
+        setTimeout(() => this.pump(), TABLE_PAUSE_MS);
+        return;
+      }
       // Damage is found by looking for a while: not by each of them anew.
       const isForAll = error instanceof DsmrError && error.code === "CORRUPT";
       do {

@@ -22,7 +22,13 @@ import {
 } from "./lock_arguments.ts";
 import { type LockHold, LockQueue } from "./lock_queue.ts";
 import type { NativeLock } from "./native_lock.ts";
-import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
+import {
+  type AsyncWaitOptions,
+  checkWaitOptions,
+  patiently,
+  wait,
+  type WaitRequest,
+} from "./wait.ts";
 
 /** The tasks that use the async forms of a lock. */
 export class LockTasks {
@@ -200,13 +206,15 @@ export class LockTasks {
     const { calls, handle } = this.#lock;
     const bytes = new Uint8Array(value.buffer);
     const timeout = options.timeout ?? -1;
-    return wait({
+    const request: WaitRequest = {
       attempt: () => {
         if (endsHere && this.#lock.held === EXCLUSIVE) return 0;
         const status = calls.dsmr_lock_watch_variable(handle, low, high, bytes);
         return this.#lock.check(status, timeout);
       },
       late: () => this.#lock.failure("TIMEOUT", timeout),
-    }, options);
+    };
+    // The holder may be dead, and a stopped process keep it from being cleared away.
+    return patiently((left) => wait(request, left), options);
   }
 }

@@ -157,6 +157,7 @@ export class LWLock {
     try {
       // In slices, so that a Worker that waits can be terminated.
       while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
+      status = this.#lock.lastTry(status, mode);
       this.#lock.check(status, timeout);
     } catch (error) {
       if (hasPaused) tasks.resume();
@@ -359,6 +360,8 @@ export class LWLock {
     const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = attempt();
     while (status === NOT_YET) status = attempt();
+    // It may have spent its time on clearing a dead holder away.
+    if (this.#lock.isLate(status)) status = attempt();
     if (hasPaused && (status === BUSY || status < 0)) tasks.resume();
     this.#lock.check(status, timeout);
     if (status === BUSY) return false;
@@ -382,17 +385,12 @@ export class LWLock {
     const started = new Uint8Array(8);
     const value = encodeValue(expected);
     const bytes = new Uint8Array(value.buffer);
-    let status: number;
-    do {
-      status = this.#calls.dsmr_lock_wait_for_variable(
-        this.#handle,
-        low,
-        high,
-        bytes,
-        started,
-        timeout,
-      );
-    } while (status === BUSY);
+    const attempt = (): number =>
+      this.#calls.dsmr_lock_wait_for_variable(this.#handle, low, high, bytes, started, timeout);
+    let status = attempt();
+    while (status === BUSY) status = attempt();
+    // It may have spent its time on clearing a dead holder away.
+    if (this.#lock.isLate(status)) status = attempt();
     const tasks = this.#tasks;
     if (tasks?.isInTheWay(status) === true && tasks.areInside) throw tasks.inside();
     this.#lock.check(status, timeout);

@@ -28,7 +28,7 @@ import {
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { layoutOf, type Segment, setRepair } from "./segment.ts";
 import { differences, type Layout } from "./struct/layout.ts";
-import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
+import { type AsyncWaitOptions, checkWaitOptions, impatiently, patiently, within } from "./wait.ts";
 
 /** See `Registry.getNamedSegmentSync`. */
 export function getNamedSegmentSync<Argument>(
@@ -148,20 +148,40 @@ function callSync(backend: Backend, segment: Segment, init: () => unknown): void
   }
 }
 
+/** How long a commit waits for a stopped process in the registry's tables. */
+const COMMIT_TIMEOUT_MS = 10_000;
+
 /** Publishes what the callback has filled, unless that has given it up. */
 function commit(backend: Backend, segment: Segment): void {
+  checkStillOurs(backend, segment);
+  try {
+    backend.commit(segment);
+  } catch (cause) {
+    segment.detach();
+    throw cause;
+  }
+}
+
+/** The same without blocking. */
+async function commitLater(backend: Backend, segment: Segment): Promise<void> {
+  try {
+    await patiently(() => {
+      checkStillOurs(backend, segment);
+      impatiently(backend.handle, () => backend.commit(segment));
+    }, { timeout: COMMIT_TIMEOUT_MS });
+  } catch (cause) {
+    segment.detach();
+    throw cause;
+  }
+}
+
+function checkStillOurs(backend: Backend, segment: Segment): void {
   try {
     void segment.buffer;
   } catch (cause) {
     if (!backend.isClosed) throw initFailed(segment.name, "detached it.", cause);
     const closed = new DsmrError("CLOSED", "The registry was closed.", { cause });
     throw initFailed(segment.name, "closed the registry.", closed);
-  }
-  try {
-    backend.commit(segment);
-  } catch (cause) {
-    segment.detach();
-    throw cause;
   }
 }
 
@@ -223,7 +243,7 @@ export async function getSegment<Argument>(
       segment.detach();
       throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
     }
-    commit(backend, segment);
+    await commitLater(backend, segment);
   } finally {
     backend.endInitializing(segment);
   }

@@ -5,9 +5,9 @@
  */
 
 import { DsmrError } from "./errors.ts";
-import { lastError, native } from "./ffi/native.ts";
+import { lastError, native, wholeMilliseconds } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
-import { assertNumbers, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
+import { assertNumbers, BUSY, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
 
@@ -37,6 +37,21 @@ export class NativeLock {
   /** How this isolate holds it, by whatever call: a mode, or 0 or less. */
   get held(): number {
     return this.calls.dsmr_lock_state(this.handle) % 4;
+  }
+
+  /**
+   * Goes on with what a call that takes the lock has returned: when its time was over it may not
+   * have looked whether who is in the way lives, with no time never. A try does, and takes over.
+   */
+  lastTry(status: number, mode: number): number {
+    if (!this.isLate(status)) return status;
+    const tried = this.calls.dsmr_lock_try(this.handle, mode);
+    return tried === BUSY ? status : tried;
+  }
+
+  /** Whether a call has failed with TIMEOUT. */
+  isLate(status: number): boolean {
+    return status < 0 && native().codeOf.get(status) === "TIMEOUT";
   }
 
   /** Lets go, if it is held. */
@@ -94,7 +109,7 @@ export class NativeLock {
     this.calls.dsmr_lock_explain(
       this.handle,
       status,
-      Math.min(Math.ceil(timeout), 0x7fffffff),
+      wholeMilliseconds(timeout),
       error.bytes,
     );
     return lastError(status);

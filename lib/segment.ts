@@ -275,7 +275,21 @@ export class Segment implements Disposable {
     const checked = checkWaitOptions(options);
     const word = this.#word(byteOffset);
     const isExpected = (): boolean => word.load() === (expected | 0);
-    return await this.#backend.parking.wait(word, isExpected, checked);
+    // In this turn, as a rule: whoever notifies in the next one finds it parked.
+    const parking = this.#backend.parkingNow;
+    if (parking !== undefined) return await parking.wait(word, isExpected, checked);
+    const { timeout = Infinity, signal } = checked;
+    const until = performance.now() + timeout;
+    try {
+      const made = await this.#backend.parkingLater(checked);
+      const left = Math.max(until - performance.now(), 0);
+      return await made.wait(word, isExpected, { ...checked, timeout: left });
+    } catch (error) {
+      if (signal?.aborted === true && error === signal.reason) throw error;
+      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+      // The tables were not to be had in that time.
+      return isExpected() ? "timed-out" : "not-equal";
+    }
   }
 
   /**

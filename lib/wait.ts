@@ -53,6 +53,15 @@ export class Deadline {
   }
 }
 
+/** What is to be told; if it cannot be made, what was thrown: a wait must end either way. */
+export function reasonOf(make: () => unknown): unknown {
+  try {
+    return make();
+  } catch (error) {
+    return error;
+  }
+}
+
 /** The deadline of an option; none for one that never comes. */
 export function startDeadline(
   timeout: number | undefined,
@@ -175,7 +184,7 @@ class Wait {
     this.step();
     if (this.#hasEnded) return;
     signal?.addEventListener("abort", this.#onAbort);
-    this.#deadline = startDeadline(timeout, () => this.fail(request.late()));
+    this.#deadline = startDeadline(timeout, () => this.fail(reasonOf(() => request.late())));
   }
 
   /** Whether it is pending without keeping the program alive. */
@@ -211,8 +220,12 @@ class Wait {
     native().calls.dsmr_watch_end(this.#watch);
     pending.delete(this.#watch);
     this.#end();
-    this.#request.giveUp?.();
-    this.#reject(reason);
+    try {
+      this.#request.giveUp?.();
+      this.#reject(reason);
+    } catch (error) {
+      this.#reject(error);
+    }
     reconsider();
   }
 
@@ -261,7 +274,8 @@ export function checkWaitOptions(options: AsyncWaitOptions | undefined): AsyncWa
     throw new TypeError(`The signal is ${describe(signal)}, not an AbortSignal.`);
   }
   return {
-    ...(timeout === undefined ? {} : { timeout }),
+    // Not -0.
+    ...(timeout === undefined ? {} : { timeout: timeout + 0 }),
     ...(signal === undefined ? {} : { signal }),
   };
 }
@@ -287,7 +301,7 @@ export function within(
     signal?.addEventListener("abort", onAbort);
     deadline = startDeadline(timeout, () => {
       end();
-      reject(late());
+      reject(reasonOf(late));
     });
     promise.then(() => {
       end();
@@ -297,7 +311,27 @@ export function within(
 }
 
 /** Between two looks at tables that a stopped process holds. */
-const TABLE_PAUSE_MS = 20;
+export const TABLE_PAUSE_MS = 20;
+/** How long the async forms block, at most, for a stopped process in the registry's tables. */
+export const TABLE_PATIENCE_MS = 5;
+
+/**
+ * Makes sync calls of a registry give up soon while a stopped process holds its tables: those
+ * that have no timeout of their own. `patience` in ms; 0 is what they have anyhow.
+ */
+export function impatiently<Result>(
+  registry: number,
+  calls: () => Result,
+  patience: number = TABLE_PATIENCE_MS,
+): Result {
+  const { dsmr_registry_patience } = native().calls;
+  dsmr_registry_patience(registry, patience);
+  try {
+    return calls();
+  } finally {
+    dsmr_registry_patience(registry, 0);
+  }
+}
 
 /**
  * Repeats what gives up at once while a stopped process holds a registry's tables, until the

@@ -16,7 +16,7 @@ import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, native, nothing, quote } from "./ffi/native.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { reconsider, wait } from "./wait.ts";
+import { impatiently, reconsider, wait } from "./wait.ts";
 import {
   checkArguments,
   nameFromTable,
@@ -445,7 +445,8 @@ export class WebLocks {
           isWeak: () => this.#queuedCount === 0,
         }, { signal: this.#end.signal });
         // Nothing has come or gone: somebody is dead, and stays so until somebody clears up.
-        if (seen[0] === before && calls.dsmr_backends(handle, nothing, 0, error.bytes) < 0) {
+        const clear = () => calls.dsmr_backends(handle, nothing, 0, error.bytes);
+        if (seen[0] === before && impatiently(handle, clear) < 0) {
           await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
         }
         if (this.#queuedCount === 0) break;

@@ -21,6 +21,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "lock_test.ts": [],
   "lock_errors_test.ts": [],
   "lock_input_test.ts": [],
+  "numbers_test.ts": [],
   "async_init_test.ts": [],
   "async_locks_test.ts": [],
   "async_abandoned_test.ts": [],
