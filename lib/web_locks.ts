@@ -14,7 +14,7 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { check, native, nothing, quote } from "./ffi/native.ts";
+import { check, native, nothing } from "./ffi/native.ts";
 import type { LockMode } from "./lock_arguments.ts";
 import { reconsider, wait } from "./wait.ts";
 import {
@@ -24,8 +24,8 @@ import {
   type WebLock,
   type WebLockOptions,
 } from "./web_locks_arguments.ts";
-import { type EncodedName, encodeLockName, type Manner } from "./web_locks_table.ts";
-import { REQUESTS_MAX, RequestTable } from "./web_locks_table.ts";
+import { closed, full, Request, stolen } from "./web_locks_request.ts";
+import { type EncodedName, encodeLockName, type Manner, RequestTable } from "./web_locks_table.ts";
 
 /** A request, as {@linkcode WebLocks.query} sees it. */
 export interface WebLockInfo {
@@ -51,25 +51,6 @@ export interface WebLocksSnapshot {
 const BATCH = 64;
 /** Before something is tried again that no event announces. */
 const PAUSE_MS = 20;
-
-/** A request of this isolate. */
-class Request {
-  readonly granted: PromiseWithResolvers<WebLock | null> = Promise.withResolvers();
-  /** Rejected when the lock is held no more, though the callback is not through. */
-  readonly lost: PromiseWithResolvers<never> = Promise.withResolvers();
-  readonly lock: WebLock;
-  /** As long as it has one. */
-  row: number | undefined;
-  isQueued = false;
-  /** Ended before it was in the table. */
-  isOver = false;
-
-  constructor(lock: WebLock) {
-    this.lock = lock;
-    // It may come when nobody listens.
-    this.lost.promise.catch(() => {});
-  }
-}
 
 /** A change of the table. False: there is no room for it yet. */
 interface Change {
@@ -171,8 +152,7 @@ export class WebLocks {
     this.#change((table) => this.#enter(table, request, encoded, manner))
       .catch((cause) => request.granted.reject(cause));
     const onAbort = (): void => {
-      request.granted.reject(signal?.reason);
-      request.isOver = true;
+      request.end(signal?.reason);
       // A registry that is closed has let go of it already.
       this.#change((table) => this.#leave(table, request), true).catch(() => {});
     };
@@ -181,7 +161,7 @@ export class WebLocks {
     try {
       lock = await request.granted.promise;
       // Between the grant and this turn.
-      if (request.isOver) throw signal?.reason;
+      request.throwIfOver();
     } finally {
       signal?.removeEventListener("abort", onAbort);
     }
@@ -229,26 +209,31 @@ export class WebLocks {
   /**
    * Internal: the registry is being closed.
    *
+   * From the first line on no request enters the table: what is queued here to change it does
+   * nothing any more, though letting go of the table's lock may run it. So all that there are to
+   * be told are those of now, and nobody else ever tells them anything.
+   *
    * @ignore
    */
   close(): void {
-    const requests = [...this.#requests.values()];
     this.#end.abort();
+    const requests = [...this.#requests];
+    for (const [, request] of requests) {
+      // Before the table is touched: what one lets go of must be granted to none of them.
+      this.#forget(request);
+      request.end(closed());
+      request.lost.reject(closed());
+    }
+    for (const change of this.#changes.splice(0)) change.fail(closed());
     try {
       // At once, if it is to be had at once; else those who wait notice that we have left.
       const table = this.#table;
       table?.tryChange(() => {
-        for (const request of requests) this.#leave(table, request);
+        for (const [row] of requests) table.leave(row);
       });
     } catch {
       // The registry was destroyed, or is damaged: nobody waits any more.
     }
-    for (const request of requests) {
-      this.#forget(request);
-      request.granted.reject(closed());
-      request.lost.reject(closed());
-    }
-    for (const change of this.#changes.splice(0)) change.fail(closed());
   }
 
   // ---- the table ------------------------------------------------------------------------
@@ -463,6 +448,8 @@ export class WebLocks {
 
   /** Nothing is heard of grants and thefts any more: the registry is gone, or memory is. */
   #fail(cause: unknown): void {
+    // All have been told.
+    if (this.#end.signal.aborted) return;
     const requests = [...this.#requests.values()];
     for (const request of requests) {
       request.granted.reject(cause);
@@ -481,28 +468,4 @@ async function run<Result>(
   lock: WebLock,
 ): Promise<Awaited<Result>> {
   return await callback(lock);
-}
-
-function closed(): DsmrError {
-  return new DsmrError(
-    "CLOSED",
-    "The registry of these locks was closed or destroyed. They have been let go, and requests for " +
-      "them are not granted any more. Open it again.",
-  );
-}
-
-function full(): DsmrError {
-  return new DsmrError(
-    "NO_SPACE",
-    `${REQUESTS_MAX} requests for locks are held or pending in this registry, which is all it ` +
-      "has room for.",
-    { actual: REQUESTS_MAX, requested: REQUESTS_MAX + 1 },
-  );
-}
-
-function stolen(name: string): DOMException {
-  return new DOMException(
-    `Somebody has stolen the lock ${quote(name)}: a request with the option steal.`,
-    "AbortError",
-  );
 }

@@ -172,6 +172,7 @@ const layers = [
   ["signal_words.ts", "layouts.ts"],
   ["backend.ts"],
   ["parking.ts", "web_locks.ts"],
+  ["web_locks_request.ts"],
   ["web_locks_arguments.ts"],
   ["web_locks_table.ts"],
   ["shared_table.ts"],

@@ -50,6 +50,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "struct_test.ts": [],
   "struct_segment_test.ts": [],
   "web_locks_test.ts": [],
+  "web_locks_close_test.ts": [],
   "web_locks_process_test.ts": [
     /a process killed at every store while the table grows/,
     /several processes make the table grow at the same time/,
