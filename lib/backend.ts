@@ -17,6 +17,7 @@ import {
 import type { Record } from "./ffi/record.ts";
 import { type Initialization, isInsideInit } from "./init_scope.ts";
 import { listDatabases } from "./listing.ts";
+import { inOwnWords } from "./own_names.ts";
 import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
@@ -317,7 +318,10 @@ export class Backend {
     for (;;) {
       const known = this.current(name);
       if (known !== undefined) return known;
-      const begun = await patiently((left) => this.begin(name, request, left), {});
+      const begun = await patiently((left) => this.begin(name, request, left), {})
+        .catch((thrown) => {
+          throw inOwnWords(thrown);
+        });
       if (begun !== undefined) return begun.segment;
     }
   }
@@ -326,7 +330,12 @@ export class Backend {
   ownSegmentSync(name: string, size: number): Segment {
     const known = this.current(name);
     if (known !== undefined) return known;
-    const segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms: 10_000 });
+    let segment: Segment;
+    try {
+      segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms: 10_000 });
+    } catch (thrown) {
+      throw inOwnWords(thrown);
+    }
     if (!segment.found && this.#byName.get(name) !== segment) this.commit(segment);
     return segment;
   }

@@ -12,6 +12,7 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { check, native, nothing } from "./ffi/native.ts";
@@ -117,8 +118,11 @@ export class WebLocks {
    * name begins with "-", or the options contradict each other.
    * @throws {TypeError} An argument of the wrong type.
    * @throws {DsmrError} `NAME_TOO_LONG`. `CLOSED`: the registry was closed or destroyed; also
-   * while the lock was waited for or held. `NO_SPACE`: there are a million requests, or no
-   * memory. `REGISTRY_FULL`: no place for the table in the registry.
+   * while the lock was waited for or held. Where one thread has opened a registry and database
+   * several times, that is when the last `Registry` object of them is closed, whichever of them the
+   * request was made by: they are one client. `NO_SPACE`: there are a million requests, or no
+   * memory. `REGISTRY_FULL`: no place for the table in the registry. `CORRUPT`: the table was
+   * overwritten; who holds a lock may have lost it.
    *
    * @example
    * ```ts
@@ -151,19 +155,18 @@ export class WebLocks {
     const encoded = encodeLockName(nameInTable(name, scope, this.#backend.databaseId));
     this.#change((table) => this.#enter(table, request, encoded, manner))
       .catch((cause) => request.granted.reject(cause));
-    const onAbort = (): void => {
-      request.end(signal?.reason);
+    const stopListening = signal && onAbort(signal, () => {
+      request.end(signal.reason);
       // A registry that is closed has let go of it already.
       this.#change((table) => this.#leave(table, request), true).catch(() => {});
-    };
-    signal?.addEventListener("abort", onAbort);
+    });
     let lock: WebLock | null;
     try {
       lock = await request.granted.promise;
       // Between the grant and this turn.
       request.throwIfOver();
     } finally {
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     }
     if (lock === null) return await callback(null);
     try {
@@ -341,6 +344,14 @@ export class WebLocks {
     if (entered.outcome === "refused") {
       request.granted.resolve(null);
       return true;
+    }
+    const double = this.#requests.get(entered.row);
+    if (double !== undefined) {
+      // The row has been given out twice: neither has it to itself.
+      this.#forget(double);
+      double.granted.reject(table.damaged());
+      double.lost.reject(table.damaged());
+      throw table.damaged();
     }
     request.row = entered.row;
     this.#requests.set(entered.row, request);

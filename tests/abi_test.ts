@@ -192,7 +192,8 @@ const layers = [
   ["ffi/native.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
   ["ffi/symbols.ts"],
-  ["errors.ts", "promise.ts", "turns.ts"],
+  ["own_names.ts"],
+  ["aborts.ts", "errors.ts", "promise.ts", "turns.ts"],
 ];
 
 test("imports in lib point one way: mod, features, seam", () => {
