@@ -49,6 +49,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "layouts_test.ts": [],
   "struct_test.ts": [],
   "struct_segment_test.ts": [],
+  "tables_damage_test.ts": [],
   "web_locks_test.ts": [],
   "web_locks_close_test.ts": [],
   "web_locks_process_test.ts": [
