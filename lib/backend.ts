@@ -17,6 +17,7 @@ import {
 import type { Record } from "./ffi/record.ts";
 import { type Initialization, isInsideInit } from "./init_scope.ts";
 import { listDatabases } from "./listing.ts";
+import { inOwnWords } from "./own_names.ts";
 import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
@@ -323,7 +324,10 @@ export class Backend {
     for (;;) {
       const known = this.current(name);
       if (known !== undefined) return known;
-      const begun = await patiently((left) => this.begin(name, request, left), {});
+      const begun = await patiently((left) => this.begin(name, request, left), {})
+        .catch((thrown) => {
+          throw inOwnWords(thrown);
+        });
       if (begun !== undefined) return begun.segment;
     }
   }
@@ -332,7 +336,12 @@ export class Backend {
   ownSegmentSync(name: string, size: number, timeout_ms: number = 10_000): Segment {
     const known = this.current(name);
     if (known !== undefined) return known;
-    const segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms });
+    let segment: Segment;
+    try {
+      segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms });
+    } catch (thrown) {
+      throw inOwnWords(thrown);
+    }
     // Half-made it would keep the others waiting for as long as this backend lives.
     if (!segment.found && this.#byName.get(name) !== segment) this.#commitZero(segment);
     return segment;

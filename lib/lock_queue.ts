@@ -8,6 +8,7 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
 import {
@@ -47,8 +48,7 @@ class Task {
   readonly take: (hold: LockHold) => void;
   readonly reject: (reason: unknown) => void;
   deadline: Deadline | undefined;
-  signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
+  stopListening: (() => void) | undefined;
   isQueued = true;
   previous: Task | undefined;
   next: Task | undefined;
@@ -97,7 +97,7 @@ class TaskList {
     task.isQueued = false;
     this.#length--;
     task.deadline?.end();
-    if (task.onAbort !== undefined) task.signal?.removeEventListener("abort", task.onAbort);
+    task.stopListening?.();
   }
 }
 
@@ -199,9 +199,7 @@ export class LockQueue {
     this.pump();
     if (!task.isQueued) return;
     if (signal !== undefined) {
-      task.signal = signal;
-      task.onAbort = () => this.#giveUp(task, signal.reason);
-      signal.addEventListener("abort", task.onAbort);
+      task.stopListening = onAbort(signal, () => this.#giveUp(task, signal.reason));
     }
     task.deadline = startDeadline(
       timeout,

@@ -23,10 +23,11 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { FREE, PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import { FREE, OWNER, PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
 import type { AsyncWaitOptions } from "./wait.ts";
 
 /** How a wait on a word ended: as `Atomics.wait` says. */
@@ -219,6 +220,7 @@ export class Parking {
         { actual: shape.rows, requested: shape.rows + 1 },
       );
     }
+    this.#evict(row);
     const place = table.place(row);
     table.set(place + SEGMENT, address.id % 2 ** 32 | 0);
     table.set(place + SEGMENT_HIGH, Math.floor(address.id / 2 ** 32) | 0);
@@ -241,6 +243,17 @@ export class Parking {
     return isWaiting ? row : undefined;
   }
 
+  /** The table gives a row out that we still have: who waits by it is not heard of any more. */
+  #evict(row: number): void {
+    const table = this.#table;
+    this.#left.delete(row);
+    const waiter = this.#waiters.get(row);
+    if (waiter === undefined) return;
+    this.#waiters.delete(row);
+    waiter.reject(table.damaged());
+    throw table.damaged();
+  }
+
   /**
    * Ends the wait of a row of ours, with or without the lock; returns the state that it was in:
    * PARKED, or what it was notified of before. In either case nobody waits by it any more, and it
@@ -254,6 +267,10 @@ export class Parking {
   #tidy(): void {
     for (const row of this.#left) {
       this.#left.delete(row);
+      const place = this.#table.place(row);
+      // Overwritten: what it is now is not ours to free.
+      if (this.#table.word(place + STATE) === FREE) continue;
+      if (this.#table.word(place + OWNER) !== this.#table.self) continue;
       this.#unchain(row);
       this.#table.unpost(row);
       this.#table.free(row);
@@ -284,7 +301,35 @@ export class Parking {
     this.#waiters.delete(row);
     this.#left.delete(row);
     this.#table.free(row);
-    if (waiter !== undefined) answer(waiter, state);
+    if (waiter !== undefined) this.#answer(waiter, state);
+  }
+
+  /** Tells a task what its row was notified of. */
+  #answer(waiter: Waiter, state: number): void {
+    if (state === NOTIFIED) waiter.resolve("ok");
+    else waiter.reject(state === ENDED ? new WaitEnded() : this.#table.damaged());
+  }
+
+  /**
+   * The same for one that has waited long enough: when the notifier is through, as its mail would.
+   * That does not come if the state is not a notification but damage, or the notifier is stopped.
+   */
+  async #answerWhole(row: number, waiter: Waiter): Promise<void> {
+    const table = this.#table;
+    try {
+      await table.change(() => {
+        if (this.#waiters.get(row) !== waiter) return;
+        const state = table.word(table.place(row) + STATE);
+        if (state !== NOTIFIED && state !== ENDED) throw table.damaged();
+        table.unpost(row);
+        this.#receive(row);
+      }, { timeout: PATIENCE_MS });
+    } catch (cause) {
+      if (this.#waiters.get(row) !== waiter) return;
+      this.#waiters.delete(row);
+      this.#left.add(row);
+      waiter.reject(cause);
+    }
   }
 
   /** Blocks. `timeout` in ms. */
@@ -312,6 +357,7 @@ export class Parking {
       // The lock is to be had when the notifier is through.
       if (state !== PARKED && isWhole) table.changeSync(() => undefined);
       if (state === ENDED) throw new WaitEnded();
+      if (state !== PARKED && state !== NOTIFIED) throw table.damaged();
       return state === PARKED ? "timed-out" : "ok";
     } finally {
       this.#leaveSync(row);
@@ -366,29 +412,29 @@ export class Parking {
       // When the table has gone, who listens to it tells.
       if (this.#waiters.get(parked) !== ended || !table.isUsable) return;
       const state = this.#giveUp(parked);
-      // Told already: its mail comes when the notifier is through.
-      if (state !== PARKED && isWhole) return;
+      if (state !== PARKED && isWhole) return void this.#answerWhole(parked, ended);
       this.#waiters.delete(parked);
       this.#left.add(parked);
       if (state === PARKED) finish();
-      else answer(ended, state);
+      else this.#answer(ended, state);
       this.#tidySoon();
     };
-    const onAbort = (): void => giveUp(() => ended.reject(signal?.reason));
+    const abort = (): void => giveUp(() => ended.reject(signal?.reason));
     const expire = (): void => {
       const left = until - performance.now();
       if (left <= 0) giveUp(() => ended.resolve("timed-out"));
       else timer = setTimeout(expire, Math.min(left, 0x7fffffff));
     };
     if (timeout !== Infinity) expire();
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener("abort", onAbort);
+    let stopListening: (() => void) | undefined;
+    if (signal?.aborted === true) abort();
+    else if (signal !== undefined) stopListening = onAbort(signal, abort);
     void table.listen(() => this.#waiters.size > 0, (cause) => this.#fail(cause));
     try {
       return await ended.promise;
     } finally {
       if (timer !== undefined) clearTimeout(timer);
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     }
   }
 
@@ -403,7 +449,7 @@ export class Parking {
       this.#waiters.delete(row);
       this.#left.add(row);
       if (state === PARKED) waiter.reject(cause);
-      else answer(waiter, state);
+      else this.#answer(waiter, state);
     }
     if (isUsable) this.#tidySoon();
   }
@@ -450,8 +496,8 @@ export class Parking {
     const table = this.#table;
     let woken = 0;
     let row = table.word(this.#bucket(address) + 1) - 1;
-    for (let steps = table.used; row >= 0 && woken < count; steps--) {
-      if (steps < 0 || row >= table.used) throw table.damaged();
+    for (let steps = table.used; row !== -1 && woken < count; steps--) {
+      if (steps === 0) throw table.damaged();
       const next = table.word(table.place(row) + NEXT) - 1;
       if (this.#isAt(row, address)) {
         if (!table.isAlive(row)) {
@@ -487,12 +533,6 @@ export class Parking {
     this.#table.wake(this.#table.place(row) + STATE);
     this.#table.post(row);
   }
-}
-
-/** Tells a task what its row was notified of. */
-function answer(waiter: Waiter, state: number): void {
-  if (state === ENDED) waiter.reject(new WaitEnded());
-  else waiter.resolve("ok");
 }
 
 function isTimeout(error: unknown): boolean {

@@ -739,8 +739,9 @@ export class Registry implements Disposable {
 
   /**
    * Leaves the registry. When this was the isolate's last one for this registry and database,
-   * its segments are detached (every view of their buffers with them) and its backend is
-   * gone. Does nothing the second time.
+   * its segments are detached (every view of their buffers with them), its backend is gone, and
+   * its waits and requests for {@linkcode locks} end as `CLOSED`. Until then they go on, also those
+   * that were begun by this object. Does nothing the second time.
    */
   close(): void {
     if (!this.#isOpen) return;

@@ -58,15 +58,11 @@ function segmentOfSignal(name: string): string {
   return `${PREFIX}${name}`;
 }
 
-/** A message without the names of the library's own segments, which nobody knows. */
+/** A message without the name of the signal's segment, which nobody knows. */
 function inOthersWords(name: string, message: string): string {
-  let text = message;
   // The native library shows "?" for what is not to be printed.
-  for (const mark of ["\u0001", "?"]) {
-    text = text.replaceAll(`segment "${mark}!${name}"`, "it")
-      .replaceAll(`segment "${mark}parking"`, "the table of those who wait");
-  }
-  return text;
+  return message.replaceAll(`segment "${PREFIX}${name}"`, "it")
+    .replaceAll(`segment "?!${name}"`, "it");
 }
 
 /** What went wrong with the library's own segments, told of the signal. */

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import { DsmrError } from "./errors.ts";
 import { check, checkOptions, describe, native } from "./ffi/native.ts";
 import type { Listener } from "./ffi/symbols.ts";
@@ -162,10 +163,9 @@ export interface WaitRequest {
 
 class Wait {
   readonly #request: WaitRequest;
-  readonly #signal: AbortSignal | undefined;
   readonly #resolve: (outcome: number) => void;
   readonly #reject: (reason: unknown) => void;
-  readonly #onAbort = (): void => this.fail(this.#signal?.reason);
+  #stopListening: (() => void) | undefined;
   #watch = 0;
   #deadline: Deadline | undefined;
   #hasEnded = false;
@@ -177,13 +177,14 @@ class Wait {
     reject: (reason: unknown) => void,
   ) {
     this.#request = request;
-    this.#signal = signal;
     this.#resolve = resolve;
     this.#reject = reject;
     if (request.isWeak !== undefined) perhapsWeak.add(this);
     this.step();
     if (this.#hasEnded) return;
-    signal?.addEventListener("abort", this.#onAbort);
+    if (signal !== undefined) {
+      this.#stopListening = onAbort(signal, () => this.fail(signal.reason));
+    }
     this.#deadline = startDeadline(timeout, () => this.fail(reasonOf(() => request.late())));
   }
 
@@ -233,7 +234,7 @@ class Wait {
     this.#hasEnded = true;
     perhapsWeak.delete(this);
     this.#deadline?.end();
-    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#stopListening?.();
   }
 }
 
@@ -289,16 +290,17 @@ export function within(
   return new Promise((resolve, reject) => {
     // It may expire before it is assigned.
     let deadline: Deadline | undefined = undefined;
+    let stopListening: (() => void) | undefined;
     const end = (): void => {
       deadline?.end();
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     };
-    const onAbort = (): void => {
+    const abort = (): void => {
       end();
       reject(signal?.reason);
     };
-    if (signal?.aborted === true) return onAbort();
-    signal?.addEventListener("abort", onAbort);
+    if (signal?.aborted === true) return abort();
+    if (signal !== undefined) stopListening = onAbort(signal, abort);
     deadline = startDeadline(timeout, () => {
       end();
       reject(reasonOf(late));

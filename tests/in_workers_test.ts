@@ -50,7 +50,9 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "layouts_test.ts": [],
   "struct_test.ts": [],
   "struct_segment_test.ts": [],
+  "tables_damage_test.ts": [],
   "web_locks_test.ts": [],
+  "web_locks_close_test.ts": [],
   "web_locks_process_test.ts": [
     /a process killed at every store while the table grows/,
     /several processes make the table grow at the same time/,
