@@ -153,6 +153,25 @@ uint32_t backend_reap_dead(struct control *control, uint32_t own_slot) {
   return alive;
 }
 
+/* The newest bell that hangs, of these backends of a thread, newest first. */
+static void *newest_bell(const struct backend *list) {
+  while (list != NULL && list->bell == NULL) list = list->next_of_thread;
+  return list == NULL ? NULL : list->bell;
+}
+
+/* Takes our bell down: the kernel must not be left with the address of memory that goes. Our
+ * backend is not in the thread's list any more, but still knows what came after it there. */
+static void unhang_bell(struct backend *backend) {
+  if (backend->bell == NULL) return;
+  void *newer = NULL;
+  const struct backend *older = backend->next_of_thread;
+  for (const struct backend *b = process_thread_list(); b != older; b = b->next_of_thread) {
+    if (b->bell != NULL) newer = b->bell;
+  }
+  os_bell_unhang(backend->bell, newer, newest_bell(older));
+  backend->bell = NULL;
+}
+
 /* ---- claiming a slot ------------------------------------------------------------------- */
 
 static int32_t claim_slot(struct backend *backend, const struct backend_options *options,
@@ -179,8 +198,8 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
     }
     /* Without a bell, a death is found out by looking. */
-    int32_t bell_index = os_bell_hang(row->bell);
-    backend->has_bell = bell_index >= 0;
+    void *older = newest_bell(process_thread_list());
+    int32_t bell_index = os_bell_hang(row->bell, older, &backend->bell);
     atomic_store_explicit(&row->bell_word, bell_index < 0 ? 0 : (uint32_t)bell_index + 1,
                           memory_order_release);
     /* Generation 0 is skipped, so that no backend has the id 0. */
@@ -387,13 +406,6 @@ static void attachment_free(struct attachment *attachment) {
   free(attachment);
 }
 
-/* Takes our bell down: the kernel must not be left with the address of memory that goes. */
-static void unhang_bell(struct backend *backend) {
-  struct backend_slot *row = &backend->control.backends[backend->slot];
-  if (backend->has_bell) os_bell_unhang(row->bell);
-  backend->has_bell = false;
-}
-
 void backend_close(struct backend *backend) {
   struct control *control = &backend->control;
   delist(backend);
@@ -409,11 +421,7 @@ void backend_close(struct backend *backend) {
     unhang_bell(backend);
   }
   for (uint32_t i = 0; backend->attachments != NULL && i < control->entry_capacity; i++) {
-    for (struct attachment *a = backend->attachments[i]; a != NULL;) {
-      struct attachment *next = a->next;
-      attachment_free(a);
-      a = next;
-    }
+    while (backend->attachments[i] != NULL) attachment_destroy(backend->attachments[i]);
   }
   free(backend->attachments);
   handle_destroy(backend->handle);
