@@ -329,7 +329,8 @@ static _Atomic uintptr_t robust_list_offset;
 /*
  * musl tells the kernel of a list when the thread locks its first robust mutex, and the kernel
  * gives a forked child none. glibc begins a new one there; musl keeps what the parent had in its
- * own, and linking a mutex to that would write into the parent's bell.
+ * own, and linking a mutex to that would write into the parent's bell: so it is cleared. (If the
+ * child has locked a robust mutex of its own before, it stays, and the child gets no bell.)
  */
 static struct robust_list_head *new_robust_list(void) {
   uintptr_t offset = atomic_load_explicit(&robust_list_offset, memory_order_relaxed);
