@@ -9,6 +9,7 @@ import {
   check,
   encodeName,
   encodeTimeout,
+  fateOf,
   lastError,
   messageOf,
   native,
@@ -499,10 +500,13 @@ class Beginning {
     if (status !== this.#reserve) return -1;
     const outcome = calls.dsmr_segment_reserve(this.#registry, ...this.#size, 0);
     if (outcome >= 0) return outcome;
+    const code = native().codeOf.get(outcome) ?? "NO_SPACE";
     throw new DsmrError(
-      native().codeOf.get(outcome) ?? "NO_SPACE",
-      "Cannot reserve space for a segment: the registry was closed, or the process is out of " +
-        "memory, threads or file descriptors.",
+      code,
+      code === "CLOSED"
+        ? `Cannot reserve space for a segment: its registry ${fateOf(this.#registry)}.`
+        : "Cannot reserve space for a segment: the process is out of memory, threads or file " +
+          "descriptors.",
     );
   }
 

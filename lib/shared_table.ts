@@ -20,7 +20,7 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { native } from "./ffi/native.ts";
+import { fateOf, native } from "./ffi/native.ts";
 import { runInside } from "./lwlock.ts";
 import { handleOf, type Segment } from "./segment.ts";
 import { type AsyncWaitOptions, wait } from "./wait.ts";
@@ -465,10 +465,12 @@ export class SharedTable {
 
   #checkOpen(status: number): number {
     if (status >= 0) return status;
+    const code = native().codeOf.get(status) ?? "CLOSED";
     throw new DsmrError(
-      native().codeOf.get(status) ?? "CLOSED",
-      `The registry of segment ${JSON.stringify(this.#segment.name)} was closed or destroyed, or ` +
-        "the process is out of memory, while this was waited for.",
+      code,
+      code === "CLOSED" || code === "DETACHED"
+        ? `The registry ${fateOf(this.#backend.handle)} while this was waited for.`
+        : "This cannot be waited for: the process is out of memory, threads or watches.",
     );
   }
 

@@ -137,7 +137,7 @@ export class WebLocks {
    * @throws {TypeError} An argument of the wrong type.
    * @throws {DsmrError} `NAME_TOO_LONG`. `CLOSED`: the registry was closed or destroyed; also
    * while the lock was waited for or held. `NO_SPACE`: there are a million requests, or no
-   * memory. `REGISTRY_FULL`: no place for the table in the registry.
+   * memory, or this backend holds 128 locks of segments. `REGISTRY_FULL`: no place for the table in the registry.
    *
    * @example
    * ```ts
