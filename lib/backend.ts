@@ -97,8 +97,8 @@ export class Backend {
     const encodedName = encodeName("registry", name);
     const encodedDatabase = encodeName("database", database);
     const key = `${dir.replace(/\/+$/, "")}\0${name}\0${database}`;
-    // Of the listings: -1, and 0, which they do not have, are left to the library.
-    const patience = Math.max(options.timeout_ms, 0);
+    // Of the listings: 0 would be as long as the library pleases.
+    const patience = options.timeout_ms < 0 ? 0 : Math.max(options.timeout_ms, 1);
     const known = backends.get(key);
     if (known !== undefined && known.#isUsable() && known.#hasDatabase(patience)) {
       if (options.mode === "create") {
