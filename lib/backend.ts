@@ -9,6 +9,7 @@ import {
   check,
   encodeName,
   encodeTimeout,
+  fateOf,
   lastError,
   messageOf,
   native,
@@ -97,8 +98,8 @@ export class Backend {
     const encodedName = encodeName("registry", name);
     const encodedDatabase = encodeName("database", database);
     const key = `${dir.replace(/\/+$/, "")}\0${name}\0${database}`;
-    // Of the listings: -1, and 0, which they do not have, are left to the library.
-    const patience = Math.max(options.timeout_ms, 0);
+    // Of the listings: 0 would be as long as the library pleases.
+    const patience = options.timeout_ms < 0 ? 0 : Math.max(options.timeout_ms, 1);
     const known = backends.get(key);
     if (known !== undefined && known.#isUsable() && known.#hasDatabase(patience)) {
       if (options.mode === "create") {
@@ -508,10 +509,13 @@ class Beginning {
     if (status !== this.#reserve) return -1;
     const outcome = calls.dsmr_segment_reserve(this.#registry, ...this.#size, 0);
     if (outcome >= 0) return outcome;
+    const code = native().codeOf.get(outcome) ?? "NO_SPACE";
     throw new DsmrError(
-      native().codeOf.get(outcome) ?? "NO_SPACE",
-      "Cannot reserve space for a segment: the registry was closed, or the process is out of " +
-        "memory, threads or file descriptors.",
+      code,
+      code === "CLOSED"
+        ? `Cannot reserve space for a segment: its registry ${fateOf(this.#registry)}.`
+        : "Cannot reserve space for a segment: the process is out of memory, threads or file " +
+          "descriptors.",
     );
   }
 

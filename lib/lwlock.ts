@@ -271,10 +271,9 @@ export class LWLock {
     expected: bigint,
     options?: AsyncWaitOptions,
   ): Promise<VarState> {
-    const [low, high] = halves(byteOffset);
     const checked = checkWaitOptions(options);
     const value = encodeValue(expected);
-    const outcome = await this.#ownTasks().watchVariable(low, high, value, checked);
+    const outcome = await this.#ownTasks().watchVariable(byteOffset, value, checked);
     return { released: outcome === 0, value: value[0] ?? 0n };
   }
 
@@ -393,7 +392,7 @@ export class LWLock {
     if (this.#lock.isLate(status)) status = attempt();
     const tasks = this.#tasks;
     if (tasks?.isInTheWay(status) === true && tasks.areInside) throw tasks.inside();
-    this.#lock.check(status, timeout);
+    this.#lock.check(status, timeout, byteOffset);
     return { released: status === 0, value: value[0] ?? 0n };
   }
 
@@ -413,6 +412,8 @@ export class LWLock {
     const isQueued = this.#tasks !== undefined;
     this.#lock.check(
       this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, isQueued ? 0 : release),
+      -1,
+      byteOffset,
     );
     if (isQueued && release === 1) this.release();
   }

@@ -61,7 +61,8 @@ export function getSegmentSync<Argument>(
   }
   const { arg, timeout, repair, layout } = options ?? {};
   const segment = beginSync(backend, name, {
-    ...request(backend, name, size, options),
+    // Also null is omitted.
+    ...request(backend, name, size, options ?? {}),
     timeout_ms: encodeTimeout(timeout),
   });
   setRepair(segment, repair);
@@ -81,7 +82,7 @@ function request<Argument>(
   backend: Backend,
   name: string,
   size: number | undefined,
-  { scope = "global", lifetime = "registry", layout }: SegmentRequest<Argument> = {},
+  { scope = "global", lifetime = "registry", layout }: SegmentRequest<Argument>,
 ): Omit<SegmentOptions, "timeout_ms"> {
   return {
     size: sizeOf(name, size, layout),
@@ -209,7 +210,7 @@ export async function getSegment<Argument>(
   const waiting = checkWaitOptions(options);
   waiting.signal?.throwIfAborted();
   const { arg, repair, scope = "global", layout } = options ?? {};
-  const wanted = request(backend, name, size, options);
+  const wanted = request(backend, name, size, options ?? {});
   const key = keyOf(name, scope);
   const { segment, isOurs } = await patiently(async (left) => {
     for (;;) {

@@ -243,7 +243,7 @@ export class Segment implements Disposable {
    * @returns `"ok"`: notified, and counted by exactly one {@linkcode notify}; `"not-equal"`: they had
    * another value; `"timed-out"`: counted by none.
    * @throws {DsmrError} `SIZE_INVALID`: the offset. `NO_SPACE`: 16,384 waits on words are pending
-   * in the registry. `DETACHED`, `CLOSED`: also while waiting. `TIMEOUT`: a stopped process was in
+   * in the registry, or this backend holds 128 locks. `DETACHED`, `CLOSED`: also while waiting. `TIMEOUT`: a stopped process was in
    * the middle of the same for 10 s. {@linkcode RangeError}: the timeout.
    */
   waitSync(byteOffset: number, expected: number, options?: { timeout?: number }): WordWait {

@@ -25,7 +25,7 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { native } from "./ffi/native.ts";
+import { fateOf, native } from "./ffi/native.ts";
 import { runInside } from "./lwlock.ts";
 import { inOwnWords, titleOf } from "./own_names.ts";
 import { handleOf, type Segment } from "./segment.ts";
@@ -508,10 +508,14 @@ export class SharedTable {
 
   #checkOpen(status: number): number {
     if (status >= 0) return status;
+    const code = native().codeOf.get(status) ?? "CLOSED";
     throw new DsmrError(
-      native().codeOf.get(status) ?? "CLOSED",
-      `The registry was closed or destroyed, or the process is out of memory, while there was ` +
-        `something to wait for in ${titleOf(this.#segment.name)}.`,
+      code,
+      code === "CLOSED" || code === "DETACHED"
+        ? `The registry ${fateOf(this.#backend.handle)} while there was something to wait for in ` +
+          `${titleOf(this.#segment.name)}.`
+        : `${titleOf(this.#segment.name)} cannot be waited for: the process is out of memory, ` +
+          "threads or watches.",
     );
   }
 

@@ -279,7 +279,8 @@ export class Signal {
    *
    * @returns the present {@linkcode sequence}: never that from before the wait.
    * @throws {DsmrError} `TIMEOUT`. `CLOSED`, `NOT_FOUND` (the signal was dropped): also while
-   * waiting. `NO_SPACE`: 16,384 waits are pending in the registry. {@linkcode RangeError}: the
+   * waiting. `NO_SPACE`: 16,384 waits are pending in the registry, or this
+   * backend holds 128 locks. {@linkcode RangeError}: the
    * timeout, or `since`. {@linkcode TypeError}: an option of the wrong type.
    */
   waitSync(options?: SignalWaitOptions): number {

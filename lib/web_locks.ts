@@ -121,8 +121,8 @@ export class WebLocks {
    * while the lock was waited for or held. Where one thread has opened a registry and database
    * several times, that is when the last `Registry` object of them is closed, whichever of them the
    * request was made by: they are one client. `NO_SPACE`: there are a million requests, or no
-   * memory. `REGISTRY_FULL`: no place for the table in the registry. `CORRUPT`: the table was
-   * overwritten; who holds a lock may have lost it.
+   * memory, or this backend holds 128 locks of segments. `REGISTRY_FULL`: no place for the table in
+   * the registry. `CORRUPT`: the table was overwritten; who holds a lock may have lost it.
    *
    * @example
    * ```ts

@@ -14,7 +14,7 @@ import {
   Party,
   turn,
 } from "./_async.ts";
-import { inScene, type Scene, succeeded, until } from "./_scene.ts";
+import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
 import { Child, root, runtimes } from "./_spawn.ts";
 
 const SIZE = 64;
@@ -209,7 +209,11 @@ test("a stopped process in the tables: opening what is open already waits", () =
     const { dir } = scene;
     const frozen = await freezer(scene);
     await frozen.freeze();
-    await assertRefused(Registry.open("test", { dir, timeout: 1 }), "TIMEOUT", "Is it stopped?");
+    for (const timeout of [0, 1]) {
+      await assertRefused(Registry.open("test", { dir, timeout }), "TIMEOUT", "Is it stopped?");
+      // Also what blocks does so no longer than it was told to.
+      assertFails(() => Registry.openSync("test", { dir, timeout }), "TIMEOUT", "for 1 ms");
+    }
     const opening = observe(Registry.open("test", { dir }));
     await assertPends(opening);
     await frozen.thaw();

@@ -155,6 +155,12 @@ export function lastError(status: number): DsmrError {
   );
 }
 
+/** What has become of a registry that cannot be used any more: a part of a sentence. */
+export function fateOf(registry: number): string {
+  const isOpen = native().calls.dsmr_registry_is_usable(registry) >= 0;
+  return isOpen ? "was destroyed" : "was closed";
+}
+
 /** Passes a successful result on; throws the library's error for a failure. */
 export function check(status: number): number {
   if (status < 0) throw lastError(status);
