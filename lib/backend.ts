@@ -19,7 +19,8 @@ import type { Record } from "./ffi/record.ts";
 import { type Initialization, isInsideInit } from "./init_scope.ts";
 import { listDatabases } from "./listing.ts";
 import { inOwnWords } from "./own_names.ts";
-import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
+import { Parking } from "./parking.ts";
+import { PARKING_NAME, PARKING_SIZE } from "./parking_rows.ts";
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
 import {

@@ -174,7 +174,7 @@ const layers = [
   ["parking.ts", "web_locks.ts"],
   ["web_locks_request.ts"],
   ["web_locks_arguments.ts"],
-  ["web_locks_table.ts"],
+  ["parking_rows.ts", "web_locks_table.ts"],
   ["shared_table.ts"],
   ["listing.ts"],
   ["struct/struct.ts"],

@@ -53,8 +53,7 @@ test("a wait whose row is overwritten ends by its timeout, its abort and its reg
       signal.wait(),
       segment.wait(0, 0),
     ] as Promise<unknown>[]).map((wait) => observe(wait));
-    // Parked, all of them; and the table is nobody's just now.
-    await turn();
+    // Parked, all of them, and in this turn: no time can be over before.
     words("parking").fill(0);
     await assertRefused(waits[0]?.promise ?? turn(), "CORRUPT", WORDS);
     await assertRefused(waits[1]?.promise ?? turn(), "CORRUPT", WORDS);
