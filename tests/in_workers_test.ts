@@ -80,6 +80,8 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "runtimes_test.ts": ELSEWHERE,
   "signals_kill_test.ts": ELSEWHERE,
   "storm_test.ts": ELSEWHERE,
+  "tool_gc_test.ts": ELSEWHERE,
+  "tool_test.ts": ELSEWHERE,
   "words_kill_test.ts": ELSEWHERE,
   "words_stop_test.ts": ELSEWHERE,
   "workers_test.ts": ELSEWHERE,

@@ -162,7 +162,9 @@ function parse(command: Command, args: readonly string[]): Invocation {
 /** How a failure is told; also as JSON, where that was asked for. */
 async function tell(context: Context, error: unknown, isJson: boolean): Promise<number> {
   const isUsage = error instanceof UsageError;
-  const system = codeOf(error);
+  // Deno's, where a permission is missing: its message says which.
+  const isForbidden = error instanceof Error && error.name === "NotCapable";
+  const system = isForbidden ? "EPERM" : codeOf(error);
   // What is none of these is a mistake of the tool's own: with the place where it happened.
   if (!isUsage && !(error instanceof DsmrError) && !/^E[A-Z]+$/.test(system ?? "")) throw error;
   const { message } = error as Error;
