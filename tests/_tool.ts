@@ -8,8 +8,9 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import process from "node:process";
 import { assert } from "@std/assert";
-import { until } from "./_scene.ts";
-import { commandLine, type RuntimeName } from "./_spawn.ts";
+import type { Registry } from "../lib/mod.ts";
+import { type Scene, succeeded, until } from "./_scene.ts";
+import { type Child, commandLine, type RuntimeName } from "./_spawn.ts";
 
 /** Ends of the tools that run, for when a test fails. */
 const running = new Set<ChildProcessWithoutNullStreams>();
@@ -122,4 +123,18 @@ export function startOnTerminal(
     .map((word) => `'${word.replaceAll("'", "'\\''")}'`);
   const line = `stty cols 100 rows 24; exec ${words.join(" ")}`;
   return new RunningTool(["script", "-qec", line, "/dev/null"], env);
+}
+
+/** A registry "test" with a segment "jobs" whose lock one child holds and the other waits for. */
+export async function contended(
+  scene: Scene,
+): Promise<{ registry: Registry; holder: Child; waiter: Child }> {
+  const registry = scene.open();
+  registry.getNamedSegmentSync("jobs", 4096);
+  const [holder, waiter] = [await scene.child("deno"), await scene.child("bun")];
+  for (const child of [holder, waiter]) succeeded(await child.ask({ do: "get", segment: "jobs" }));
+  succeeded(await holder.ask({ do: "acquire", segment: "jobs" }));
+  waiter.send({ do: "acquire", segment: "jobs", mode: "shared" });
+  await until(() => [...registry.waits()].length === 1);
+  return { registry, holder, waiter };
 }

@@ -81,6 +81,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "signals_kill_test.ts": ELSEWHERE,
   "storm_test.ts": ELSEWHERE,
   "tool_gc_test.ts": ELSEWHERE,
+  "tool_parts_test.ts": ELSEWHERE,
   "tool_test.ts": ELSEWHERE,
   "words_kill_test.ts": ELSEWHERE,
   "words_stop_test.ts": ELSEWHERE,

@@ -158,7 +158,7 @@ test("gc: nothing that lives is removed while processes create, use and destroy"
   inScene(async (scene) => {
     const rounds = 150;
     const creators = runtimes.map((runtime) => {
-      // Each in a folder of its own would be no race: but two of one name would be in each other's way.
+      // A folder for each: their registries have the same names.
       const dir = join(scene.dir, runtime);
       mkdirSync(dir);
       const child = new Child([...commandLine(runtime, "_tool_creator.ts"), dir, String(rounds)]);

@@ -2,38 +2,18 @@
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { spawnSync } from "node:child_process";
-import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { struct } from "../lib/mod.ts";
-import { i32, text, u64 } from "../lib/mod.ts";
-import { Registry } from "../lib/mod.ts";
-import { fieldValues, hexLines } from "../tool/bytes.ts";
+import { i32, Registry, struct, text, u64 } from "../lib/mod.ts";
 import { commands } from "../tool/cli.ts";
-import { checkKernel, checkSpace, isAtLeast, removeIpcIn } from "../tool/machine.ts";
-import { Sampler } from "../tool/sample.ts";
-import { bytes, duration, json, printable, table } from "../tool/text.ts";
 import { VERSION } from "../tool/version.ts";
 import { inBackground, isRunning } from "./_background.ts";
 import { test } from "./_declare.ts";
-import { inScene, type Scene, succeeded, until } from "./_scene.ts";
-import { type Child, otherThan, root, runtimes } from "./_spawn.ts";
-import { hasTerminals, startOnTerminal, startTool, tool, toolJson } from "./_tool.ts";
+import { inScene, until } from "./_scene.ts";
+import { otherThan, runtimes } from "./_spawn.ts";
+import { contended, hasTerminals, startOnTerminal, startTool, tool, toolJson } from "./_tool.ts";
 
 const ESCAPE = "\u001b";
-
-/** A registry "test" with a segment "jobs" whose lock one child holds and the other waits for. */
-async function contended(
-  scene: Scene,
-): Promise<{ registry: Registry; holder: Child; waiter: Child }> {
-  const registry = scene.open();
-  registry.getNamedSegmentSync("jobs", 4096);
-  const [holder, waiter] = [await scene.child("deno"), await scene.child("bun")];
-  for (const child of [holder, waiter]) succeeded(await child.ask({ do: "get", segment: "jobs" }));
-  succeeded(await holder.ask({ do: "acquire", segment: "jobs" }));
-  waiter.send({ do: "acquire", segment: "jobs", mode: "shared" });
-  await until(() => [...registry.waits()].length === 1);
-  return { registry, holder, waiter };
-}
 
 for (const runtime of runtimes) {
   test(`${runtime}: ls lists registries, and tells of a damaged one by its exit code`, () =>
@@ -408,91 +388,3 @@ for (const runtime of runtimes) {
     assertEquals(completed("dsmr completion z"), "zsh");
   });
 }
-
-test("a sampler counts waits per second, and who waits since when", () =>
-  inScene(async (scene) => {
-    const { registry, holder, waiter } = await contended(scene);
-    const sampler = new Sampler(registry);
-    const before = sampler.take();
-    assertEquals([before.held, before.waiting, before.waitsPerSecond], [1, 1, 0]);
-    const [lock] = before.locks;
-    assertEquals(lock?.holders.map(({ pid, since }) => [pid, since]), [[holder.pid, null]]);
-    assertEquals(lock?.waiters.map(({ pid, mode }) => [pid, mode]), [[waiter.pid, "shared"]]);
-    assert(lock?.waiters[0]?.since instanceof Date);
-    succeeded(await holder.ask({ do: "release", segment: "jobs" }));
-    succeeded(await waiter.next());
-    const after = sampler.take();
-    assertEquals([after.held, after.waiting], [1, 0]);
-    assert(after.waitsPerSecond > 0 && after.waitedPerSecond > 0, JSON.stringify(after));
-    assertEquals(sampler.take().waitsPerSecond, 0);
-  }));
-
-test("texts: units, tables, and nothing that a terminal would obey", () => {
-  assertEquals([0, 1023, 1024, 1536, 5e9].map(bytes), [
-    "0 B",
-    "1023 B",
-    "1 KiB",
-    "1.5 KiB",
-    "4.7 GiB",
-  ]);
-  assertEquals(
-    [0, 999, 1000, 59_999, 61_000, 3_700_000, 2e8, NaN, -1].map(duration),
-    ["0 ms", "999 ms", "1.0 s", "59 s", "1 min 1 s", "1 h 1 min", "2 d 7 h", "0 ms", "0 ms"],
-  );
-  assertEquals(printable(`a${ESCAPE}b\nc\ud800`), "a\\u{1b}b\\u{a}c\ufffd");
-  assertEquals(JSON.parse(json(`\u009b\u202e${ESCAPE}é`)), `\u009b\u202e${ESCAPE}é`);
-  assertEquals(table(["A", "N"], [["x", 1], ["long", 20]]), ["A      N", "x      1", "long  20"]);
-});
-
-test("fields of a description from shared memory are checked before they are read", () => {
-  const buffer = new Uint32Array([1, 2, 3, 4]).buffer;
-  const lines = [
-    "(struct): 16 bytes, aligned to 4",
-    "a: u32 at 4",
-    "far: u32 at 13",
-    "text: text(99999) at 0",
-    "huge: array(u32, 999999999999) at 0",
-    "most: array(u32, 4) at 0",
-    "toString: constructor at 0",
-    "odd: array(text(4), 2) at 0",
-    "no colon",
-    "list[].x: u16 at 2",
-  ];
-  const found = fieldValues(lines.join("\n"), buffer).map(({ name, value }) => [name, value]);
-  assertEquals(found, [
-    ["a", 2],
-    ["far", null],
-    ["text", null],
-    ["huge", null],
-    ["most", [1, 2, 3, 4]],
-    ["toString", null],
-    ["odd", null],
-    ["list[].x", null],
-  ]);
-  assertEquals([...hexLines(new Uint8Array(0), 5)].join(""), "00000005\n");
-  const many = [...hexLines(Uint8Array.from({ length: 100_000 }, (_, i) => i >> 4), 0)].join("");
-  assertEquals(many.split("\n").length, 100_000 / 16 + 2);
-});
-
-test("what doctor reads of the machine", () => {
-  assert(isAtLeast("6.1.0-13-amd64", 5, 16) && isAtLeast("5.16", 5, 16));
-  assert(!isAtLeast("5.15.200", 5, 16) && !isAtLeast("3.16.1", 5, 16) && !isAtLeast("odd", 3, 15));
-  const host = { platform: "linux", arch: "x64", uid: 0, pid: 1, runtime: "" };
-  const old = checkKernel({ ...host, release: "3.10.0" });
-  assertEquals(old.map(({ status }) => status), ["fail", "warn"]);
-  assertEquals(checkKernel({ ...host, release: "6.1.0" }).map(({ status }) => status), [
-    "ok",
-    "ok",
-  ]);
-  assertEquals(removeIpcIn(["[Login]\n#RemoveIPC=no\n"]), undefined);
-  assertEquals(removeIpcIn(["[Login]\nRemoveIPC=yes", "[Login]\nRemoveIPC = no\n"]), false);
-  assertEquals(removeIpcIn(["[Other]\nRemoveIPC=no\n[Login]\nRemoveIPC=on"]), true);
-  assert(checkSpace("/").found.includes("free of"));
-});
-
-test("the version of the tool is that of the package", () => {
-  for (const file of ["deno.json", "package.json"]) {
-    const { version } = JSON.parse(readFileSync(join(root, file), "utf8")) as { version: string };
-    assertEquals(version, VERSION, file);
-  }
-});
