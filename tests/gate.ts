@@ -90,6 +90,8 @@ const checks: Step[] = [
   { name: "lint", command: () => [deno, "lint"] },
   { name: "check", command: () => [deno, "check", IMPORT_MAP, ...typescriptFolders()] },
   { name: "tsc", command: () => [tsc, "--noEmit", "-p", "tsconfig.json"] },
+  { name: "tsc-plain", command: () => [tsc, "-p", "tests/tsconfig.plain.json", "--strict"] },
+  { name: "tsc-loose", command: () => [tsc, "-p", "tests/tsconfig.plain.json"] },
 ];
 
 /** The C tests, built in several ways: two at a time, or they would take the longest by far. */
