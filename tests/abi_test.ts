@@ -189,7 +189,8 @@ const layers = [
   ["scope.ts"],
   ["wait.ts"],
   ["ffi/native.ts"],
-  ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts"],
+  ["ffi/unpack.ts"],
+  ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts", "ffi/packaged.ts"],
   ["ffi/symbols.ts"],
   ["errors.ts", "promise.ts", "turns.ts"],
 ];
