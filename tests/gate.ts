@@ -90,6 +90,13 @@ const checks: Step[] = [
   { name: "lint", command: () => [deno, "lint"] },
   { name: "check", command: () => [deno, "check", IMPORT_MAP, ...typescriptFolders()] },
   { name: "tsc", command: () => [tsc, "--noEmit", "-p", "tsconfig.json"] },
+  { name: "package", command: () => [deno, "run", "-A", ".ci/package.ts", "--check"] },
+  {
+    // What people copy out of the documentation comments. They mean the registry's own folder.
+    name: "doc",
+    command: () => [deno, "test", "-A", "--doc", "lib"],
+    count: countDeno,
+  },
 ];
 
 /** The C tests, built in several ways: two at a time, or they would take the longest by far. */
