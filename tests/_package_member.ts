@@ -1,10 +1,11 @@
 /**
- * The Worker of `_package_program.ts`.
+ * The Worker of `_package_program.ts`, and its background worker.
  *
  * @module
  */
 
 import { parentPort, workerData } from "node:worker_threads";
+import type { WorkerContext } from "@dsmr/registry";
 
 parentPort?.on("message", async () => {
   const { Registry } = await import("@dsmr/registry");
@@ -13,3 +14,9 @@ parentPort?.on("message", async () => {
   parentPort?.postMessage("opened");
 });
 parentPort?.postMessage("started");
+
+/** Of the background worker. */
+export default function main(ctx: WorkerContext): Promise<void> {
+  ctx.ready();
+  return new Promise((resolve) => ctx.signal.addEventListener("abort", () => resolve()));
+}

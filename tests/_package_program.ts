@@ -3,6 +3,7 @@
  * Workers that open a registry at the same time, then opens it itself. Prints how it went.
  *
  *   program DIRECTORY WORKERS
+ *   program DIRECTORY supervise    starts a background worker instead
  *
  * @module
  */
@@ -13,6 +14,24 @@ import { Worker } from "node:worker_threads";
 const [directory = "", count = "0"] = process.argv.slice(2);
 
 try {
+  if (count === "supervise") await supervise();
+  else await share();
+} catch (error) {
+  const { code, message } = error as { code?: string; message: string };
+  console.log(JSON.stringify({ ok: false, code, message }));
+}
+
+async function supervise(): Promise<void> {
+  const { Registry } = await import("@dsmr/registry");
+  using registry = Registry.openSync("test", { dir: directory, supervise: true });
+  const module = new URL("./member.ts", import.meta.url);
+  const worker = registry.registerBackgroundWorker({ name: "member", module });
+  await worker.waitForReady({ timeout: 100_000 });
+  worker.terminate();
+  console.log(JSON.stringify({ ok: true, ...await worker.waitForShutdown() }));
+}
+
+async function share(): Promise<void> {
   const workers = Array.from({ length: Number(count) }, () => {
     const worker = new Worker(new URL("./member.ts", import.meta.url), { workerData: directory });
     return { worker, started: said(worker, "started"), opened: said(worker, "opened") };
@@ -29,9 +48,6 @@ try {
   const backends = [...registry.backends()].length;
   console.log(JSON.stringify({ ok: true, visits, backends, maps: await maps() }));
   await Promise.all(workers.map(({ worker }) => worker.terminate()));
-} catch (error) {
-  const { code, message } = error as { code?: string; message: string };
-  console.log(JSON.stringify({ ok: false, code, message }));
 }
 
 /** Resolves when the Worker says this; rejects when it fails. */

@@ -25,8 +25,9 @@ import process from "node:process";
 import { stage } from "../.ci/package.ts";
 import { native } from "../lib/ffi/native.ts";
 import type { PackagedLibrary } from "../lib/ffi/packaged.ts";
+import type { Report } from "./_agent.ts";
 import { after, test } from "./_declare.ts";
-import { assertFailed, inScene, succeeded } from "./_scene.ts";
+import { assertFailed, inScene, type Scene, succeeded } from "./_scene.ts";
 import { program, root, type RuntimeName } from "./_spawn.ts";
 
 /** Each suite tests what is run by its own runtime: the other suite does the rest. */
@@ -61,7 +62,7 @@ function runWell(command: string[], cwd: string, env: Record<string, string> = {
 }
 
 /** What a program of ours has printed: one line of JSON and nothing else. */
-function reportOf(printed: string): { ok: boolean; visits: number; maps: string[] } {
+function reportOf(printed: string): Report & { visits: number; maps: string[] } {
   assert(/^\{.*\}\n$/.test(printed), printed);
   return JSON.parse(printed);
 }
@@ -154,6 +155,12 @@ for (const way of ["memory", "the cache"]) {
     }));
 }
 
+test(`the package's background workers run in a ${runtime} project`, () =>
+  inScene((scene) => {
+    const printed = runProgram([scene.dir, "supervise"], ["-A"]);
+    assertEquals(JSON.parse(printed), { ok: true, exitCode: 0, reason: "terminated" });
+  }));
+
 test(`in ${runtime} a changed file in the cache is refused, by its path`, () =>
   inScene((scene) => {
     const env = { DSMR_CACHE: join(scene.dir, "cache") };
@@ -215,6 +222,15 @@ testIn("deno", "in Deno the package says which permission is missing", () =>
     succeeded(reportOf(runProgram(args, all, env)));
   }));
 
+/** It works where its sources are not; and it does not start itself as a background worker. */
+function worksAsSingleFile(scene: Scene, target: string): void {
+  const report = reportOf(runWell([target, scene.dir, "0"], scene.dir));
+  assertEquals([report.ok, report.visits], [true, 1]);
+  const supervising = reportOf(runWell([target, scene.dir, "supervise"], scene.dir));
+  assertFailed(supervising, "INIT_FAILED", "could not be started", "compiled into a single file");
+  rmSync(target);
+}
+
 testIn("bun", "tsc checks a program with the installed package, its declarations too", () => {
   const path = project();
   for (const name of ["bun-types", "@types", "undici-types"]) {
@@ -249,9 +265,7 @@ testIn(
       const target = join(folder, "single-bun");
       const build = ["build", "--compile", "program.ts", "--outfile", target];
       runWell([program("bun"), ...build], project());
-      const report = reportOf(runWell([target, scene.dir, "0"], scene.dir));
-      assertEquals([report.ok, report.visits], [true, 1]);
-      rmSync(target);
+      worksAsSingleFile(scene, target);
     }),
 );
 
@@ -261,7 +275,10 @@ testIn(
   () =>
     inScene((scene) => {
       const target = join(folder, "single-deno");
-      const build = ["compile", "--allow-ffi", "--output", target, "program.ts"];
+      // It puts into the program what it finds by reading the imports.
+      const graph = runWell([program("deno"), "info", "--no-remote", "program.ts"], project());
+      for (const arch of ["x86_64", "aarch64"]) assert(graph.includes(`linux_${arch}.ts`), graph);
+      const build = ["compile", "-A", "--output", target, "program.ts"];
       const { status, printed } = run([program("deno"), ...build], project());
       // It needs a second program of Deno's, which it downloads.
       const [, denort] = /^Download (\S*denort\S*)$/m.exec(printed) ?? [];
@@ -269,8 +286,6 @@ testIn(
         return console.log(`skipped: deno compile cannot download ${denort}`);
       }
       assertEquals(status, 0, printed);
-      const report = reportOf(runWell([target, scene.dir, "0"], scene.dir));
-      assertEquals([report.ok, report.visits], [true, 1]);
-      rmSync(target);
+      worksAsSingleFile(scene, target);
     }),
 );

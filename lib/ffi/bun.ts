@@ -56,6 +56,8 @@ export function bunRuntime(): Runtime | undefined {
   return {
     name: "bun",
     label: `bun ${bun.version}`,
+    // The modules of such a program are in a file system of this name.
+    isSingleFile: import.meta.url.includes("/$bunfs/"),
     open: (path: string): Calls => open(path, symbols).symbols as Calls,
     openOther<Name extends string>(
       path: string,

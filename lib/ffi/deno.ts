@@ -16,6 +16,7 @@ import {
 /** What we use of Deno, so that other type checkers need not know it. */
 interface DenoFfi {
   version: { deno: string };
+  build: { standalone?: boolean };
   dlopen(
     path: string,
     symbols: Record<string, { parameters: readonly string[]; result: "i32" }>,
@@ -48,6 +49,7 @@ export function denoRuntime(): Runtime | undefined {
   return {
     name: "deno",
     label: `deno ${deno.version.deno}`,
+    isSingleFile: deno.build.standalone === true,
     open: (path: string): Calls => open(path, symbols).symbols as Calls,
     openOther<Name extends string>(
       path: string,

@@ -195,6 +195,8 @@ export interface Runtime {
   readonly name: "deno" | "bun";
   /** Name and version, for people who look at who is attached. */
   readonly label: string;
+  /** Whether the program was compiled into a single file: then the runtime runs nothing else. */
+  readonly isSingleFile: boolean;
   /** Opens the library at an absolute path. Throws what the runtime throws. */
   open(path: string): Calls;
   /** Opens any library, as dlopen() finds it, for a few calls of it. Throws the same. */
