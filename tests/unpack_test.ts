@@ -124,6 +124,27 @@ test("what was left by one who died while writing is in nobody's way", () =>
     assertEquals(new Uint8Array(readFileSync(fileIn(dir))), bytes);
   }));
 
+test("of two that unpack at the same time the first one's file stays", () =>
+  inScene(({ dir }) => {
+    const environment = { DSMR_CACHE: dir };
+    // The second has seen that there is none; before it has made its own, the first is done.
+    const { randomUUID } = crypto;
+    let first = 0;
+    crypto.randomUUID = () => {
+      crypto.randomUUID = randomUUID;
+      first = statSync(open({ environment })).ino;
+      return crypto.randomUUID();
+    };
+    try {
+      open({ environment });
+    } finally {
+      crypto.randomUUID = randomUUID;
+    }
+    assert(first !== 0, "nothing was written at the same time");
+    assertEquals(statSync(fileIn(dir)).ino, first);
+    assertEquals(readdirSync(dir).length, 1);
+  }));
+
 /* Negative tests. */
 
 test("a file in the cache with one byte changed, cut or grown is CORRUPT, by its path", () =>

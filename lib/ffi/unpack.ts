@@ -183,7 +183,8 @@ function isThere(fs: FileSystem, path: string): boolean {
 
 /**
  * Writes the file under another name first: whoever dies in between leaves that, which nobody opens.
- * Of several that write at the same time the last one's file stays; all are the same.
+ * Of several that write at the same time the first one's file stays: where the dynamic linker knows
+ * libraries by their inodes alone, another file would be another library in the same process.
  */
 function write(fs: FileSystem, path: string, bytes: Uint8Array): void {
   const temporary = `${path}.${globalThis.crypto.randomUUID()}`;
@@ -198,10 +199,13 @@ function write(fs: FileSystem, path: string, bytes: Uint8Array): void {
     }
     // Whatever the umask has left of the mode.
     fs.chmodSync(temporary, 0o500);
-    fs.renameSync(temporary, path);
-  } catch (thrown) {
+    try {
+      fs.linkSync(temporary, path);
+    } catch (thrown) {
+      if ((thrown as { code?: unknown }).code !== "EEXIST") throw thrown;
+    }
+  } finally {
     fs.rmSync(temporary, { force: true });
-    throw thrown;
   }
 }
 
