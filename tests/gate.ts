@@ -91,6 +91,8 @@ const checks: Step[] = [
   { name: "check", command: () => [deno, "check", IMPORT_MAP, ...typescriptFolders()] },
   { name: "tsc", command: () => [tsc, "--noEmit", "-p", "tsconfig.json"] },
   { name: "package", command: () => [deno, "run", "-A", ".ci/package.ts", "--check"] },
+  // Every public symbol is documented, and no type is public that is not exported.
+  { name: "doc-lint", command: () => [deno, "doc", "--lint", "lib/mod.ts"] },
   {
     // What people copy out of the documentation comments. They mean the registry's own folder.
     name: "doc",
