@@ -63,6 +63,7 @@ const test_programs = [_][]const u8{
     "registry_test.c",
     "backend_test.c",
     "hostile_test.c",
+    "bell_test.c",
     "fault_test.c",
     "kill_test.c",
     "scope_test.c",

@@ -102,16 +102,17 @@ static void reap_lock(struct control *control, uint64_t record, uint32_t backend
   if (!entry_is_attachable(control, index)) return;
   const struct entry *entry = &control->entries[index];
   uint64_t offset = HELD_LINE(record) * LOCK_SIZE;
-  uint64_t end = entry->size + SEGMENT_DATA_OFFSET;
-  if (offset < SEGMENT_LOCK_OFFSET || offset + LOCK_SIZE > end) return;
+  if (offset < SEGMENT_LOCK_OFFSET) return;
   struct mapping *mapping = NULL;
   int32_t fd = segment_open(control, "", entry->id, NULL);
   if (fd < 0) return;
   if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
     struct lwlock *lock = segment_lock_at(mapping, offset);
-    struct lock_counters *counters = tranche_counters(control, lock->tranche);
-    if (lwlock_is_initialized(lock) && lwlock_reap(lock, LOCK_TOKEN_OF(backend_id)) && counters != NULL) {
-      atomic_fetch_add_explicit(&counters->abandoned, 1, memory_order_relaxed);
+    /* Not the entry's size, which may be another one by now. */
+    bool is_lock = offset + LOCK_SIZE <= mapping->size && lwlock_is_initialized(lock);
+    if (is_lock && lwlock_reap(lock, LOCK_TOKEN_OF(backend_id))) {
+      struct lock_counters *counters = tranche_counters(control, lock->tranche);
+      if (counters != NULL) atomic_fetch_add_explicit(&counters->abandoned, 1, memory_order_relaxed);
     }
     mapping_release(mapping);
   }
@@ -153,6 +154,23 @@ uint32_t backend_reap_dead(struct control *control, uint32_t own_slot) {
   return alive;
 }
 
+/* The newest bell that hangs, of these backends of a thread, newest first. */
+static void *newest_bell(const struct backend *b) {
+  while (b != NULL && b->bell == NULL) b = b->next_of_thread;
+  return b == NULL ? NULL : b->bell;
+}
+
+/* Takes our bell down: the kernel must not be left with the address of memory that goes. We are
+ * not in the thread's list any more, but still know what came after us there. */
+static void unhang_bell(struct backend *backend) {
+  if (backend->bell == NULL) return;
+  void *newer = NULL;
+  const struct backend *b = process_thread_list();
+  for (; b != backend->next_of_thread; b = b->next_of_thread) newer = b->bell ? b->bell : newer;
+  os_bell_unhang(backend->bell, newer, newest_bell(b));
+  backend->bell = NULL;
+}
+
 /* ---- claiming a slot ------------------------------------------------------------------- */
 
 static int32_t claim_slot(struct backend *backend, const struct backend_options *options,
@@ -179,8 +197,7 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
     }
     /* Without a bell, a death is found out by looking. */
-    int32_t bell_index = os_bell_hang(row->bell);
-    backend->has_bell = bell_index >= 0;
+    int32_t bell_index = os_bell_hang(row->bell, newest_bell(process_thread_list()), &backend->bell);
     atomic_store_explicit(&row->bell_word, bell_index < 0 ? 0 : (uint32_t)bell_index + 1,
                           memory_order_release);
     /* Generation 0 is skipped, so that no backend has the id 0. */
@@ -387,13 +404,6 @@ static void attachment_free(struct attachment *attachment) {
   free(attachment);
 }
 
-/* Takes our bell down: the kernel must not be left with the address of memory that goes. */
-static void unhang_bell(struct backend *backend) {
-  struct backend_slot *row = &backend->control.backends[backend->slot];
-  if (backend->has_bell) os_bell_unhang(row->bell);
-  backend->has_bell = false;
-}
-
 void backend_close(struct backend *backend) {
   struct control *control = &backend->control;
   delist(backend);
@@ -409,10 +419,9 @@ void backend_close(struct backend *backend) {
     unhang_bell(backend);
   }
   for (uint32_t i = 0; backend->attachments != NULL && i < control->entry_capacity; i++) {
-    for (struct attachment *a = backend->attachments[i]; a != NULL;) {
-      struct attachment *next = a->next;
+    for (struct attachment *a = backend->attachments[i], *next; a != NULL; a = next) {
+      next = a->next;
       attachment_free(a);
-      a = next;
     }
   }
   free(backend->attachments);

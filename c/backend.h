@@ -35,7 +35,7 @@ struct backend {
   uint32_t database_id;
   /* A detach could not get the table lock, so the table says more than is true. */
   bool needs_sweep;
-  bool has_bell;
+  void *bell; /* which the thread hung for this backend, or NULL */
   struct reservation *reservations; /* space for segments to come; see reserve.h */
   uint32_t watch_count; /* watches that this backend's thread has set on it; see watch.h */
   uint32_t journal_hand; /* see journal.h */

@@ -186,6 +186,13 @@ DSMR_API int32_t dsmr_registry_close(uint32_t registry);
  */
 DSMR_API int32_t dsmr_registry_is_usable(uint32_t registry);
 
+/*
+ * How long the calls of this backend that have no timeout of their own wait for the registry's
+ * table lock, from now on; 0: DSMR_TABLE_PATIENCE_MS, as at first. For programs that must not
+ * block: set it, call, set it back, and try again later after a TIMEOUT. Returns 0 or CLOSED.
+ */
+DSMR_API int32_t dsmr_registry_patience(uint32_t registry, int32_t timeout_ms);
+
 typedef struct dsmr_registry_info {
   uint64_t size;       /* bytes of the control file */
   uint64_t created_ns; /* wall clock */

@@ -99,11 +99,12 @@ static int32_t begin_wait(struct attempt *attempt, uint32_t index) {
   struct control *control = &attempt->backend->control;
   struct entry *entry = &control->entries[index];
   uint32_t owner = entry->owner;
-  uint32_t pid = control->backends[BACKEND_SLOT(owner)].pid;
+  /* Overwritten since it was found alive, it may name a slot that is none. */
+  uint32_t slot = BACKEND_SLOT(owner) % control->backend_count_max;
+  uint32_t pid = control->backends[slot].pid;
   int32_t outcome = DSMR_WAIT;
   /* A task of another backend of our thread goes on while we wait without blocking. */
-  if (control->backends[BACKEND_SLOT(owner)].thread ==
-          control->backends[attempt->backend->slot].thread &&
+  if (control->backends[slot].thread == control->backends[attempt->backend->slot].thread &&
       !(attempt->is_async && owner != attempt->backend->id)) {
     outcome = FAIL(attempt->error, DSMR_E_INIT_RECURSION,
                    "Segment \"%s\" was asked for by the thread that is initialising it, in its own "

@@ -210,10 +210,9 @@ struct backend_slot {
   _Atomic uint64_t waiting_variable;
   _Atomic uint64_t waiting_expected;
   /*
-   * The death bell: a robust, process-shared mutex of the C library, which the backend's
-   * thread locks when it attaches and unlocks when it leaves. When the thread dies the kernel
-   * sets OWNER_DIED in its futex word, at bell_word, and wakes one sleeper. Others only look
-   * at that word and sleep on it; they never call pthread on it, so C libraries may mix.
+   * The death bell: a futex word, at bell_word, and what makes it a node of the kernel's list of
+   * the backend's thread (see os_linux.c). When the thread dies the kernel sets OWNER_DIED in
+   * the word, and wakes one sleeper. Others only look at that word and sleep on it.
    */
   uint8_t bell[64];
   _Atomic uint64_t held[HELD_MAX];

@@ -17,6 +17,9 @@
 #define LOCK_SLICE_NS 100000000u
 #endif
 
+/* How long clearing the dead away waits for a stopped process in the registry's tables. */
+#define CLEAR_PATIENCE_MS 5
+
 /* ---- taking -------------------------------------------------------------------------- */
 
 /* May this claim begin? Nothing else of a backend's is checked on the way in. */
@@ -29,7 +32,8 @@ static int32_t may_begin(struct claim *claim, uint32_t mode) {
 int32_t claim_clear_the_dead(struct claim *claim) {
   struct control *control = &claim->backend->control;
   struct lwlock *lock = claim->lock;
-  int32_t outcome = control_enter(control, NULL);
+  /* Who meets the dead may be one that must not block: it comes again. */
+  int32_t outcome = control_enter_within(control, CLEAR_PATIENCE_MS, NULL);
   if (outcome != 0) return outcome;
   backend_reap_dead(control, claim->backend->slot);
   uint32_t owner = LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed));

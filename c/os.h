@@ -104,6 +104,9 @@ bool os_futex_can_wait_any(void);
  * thread dies, without any of its code being run. os_bell_hang returns the index of the futex
  * word among the uint32_t's of the room, or -errno where there is no such thing; then liveness
  * is found out by looking. os_bell_unhang belongs to the same thread, before the memory goes.
+ * The room may be overwritten by others at any time. Therefore the caller keeps the bell's name,
+ * which os_bell_hang stores, and says which bells of the thread, of those that hang, were hung
+ * next before it (`older`) and next after it (`newer`); NULL: none.
  */
 #define OS_BELL_SIZE 64u
 /* For what looks at a bell's word as a hint, while its next owner hangs it with plain stores. */
@@ -115,8 +118,8 @@ bool os_futex_can_wait_any(void);
 #ifndef OS_UNWATCHED
 #define OS_UNWATCHED
 #endif
-int32_t os_bell_hang(void *room);
-void os_bell_unhang(void *room);
+int32_t os_bell_hang(void *room, void *older, void **bell);
+void os_bell_unhang(void *bell, void *newer, void *older);
 /* True if the thread that hung the bell is dead: none of its instructions will run. */
 bool os_bell_has_rung(const _Atomic uint32_t *word);
 /*

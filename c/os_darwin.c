@@ -318,12 +318,18 @@ bool os_pair_ring(const struct os_pair *pair) {
 uintptr_t os_thread(void) { return (uintptr_t)pthread_self(); }
 
 /* No robust mutexes here: a death is found out by looking at the OFD lock. */
-int32_t os_bell_hang(void *room) {
+int32_t os_bell_hang(void *room, void *older, void **bell) {
   (void)room;
+  (void)older;
+  (void)bell;
   return -ENOTSUP;
 }
 
-void os_bell_unhang(void *room) { (void)room; }
+void os_bell_unhang(void *bell, void *newer, void *older) {
+  (void)bell;
+  (void)newer;
+  (void)older;
+}
 
 bool os_bell_has_rung(const _Atomic uint32_t *word) {
   (void)word;

@@ -278,64 +278,124 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
 /* ---- death bells ------------------------------------------------------------------- */
 
 /*
- * A robust, process-shared mutex, locked and never unlocked while its thread lives. The
- * kernel walks a dying thread's list of them, sets FUTEX_OWNER_DIED in each word, and wakes
- * one sleeper if FUTEX_WAITERS is set. Everything else about the mutex is the C library's.
- * The room is larger than the mutex of any C library we know; where its futex word lies
- * differs (glibc: first, musl: second), so it is looked for.
+ * The kernel walks a dying thread's list of robust futexes, sets FUTEX_OWNER_DIED in each word
+ * that has the thread's id, and wakes one sleeper. A thread has one such list, which belongs to
+ * its C library's robust mutexes. A bell is one more node in it, of our own making: a word, at the
+ * distance from the node that the list has for all, and what glibc and musl alike know of a
+ * neighbour, `next` at the node and `prev` before it.
+ *
+ * A bell lies in shared memory, which anybody may have overwritten, its `next` included. So
+ * nothing of it is ever read here, neither by us nor by a C library that we call (unlocking a
+ * mutex there is following two pointers that are in it). Who is whose neighbour is known without:
+ *
+ * - A list grows at its head only, which is in the C library's private memory. A bell is hung
+ *   only if the head names this thread's next older bell, or nobody if there is none. So between
+ *   two bells there is never a stranger, nor behind the oldest one. Who comes while the thread
+ *   holds a robust mutex (or, in musl, a recursive one) gets no bell: its death is found out by
+ *   looking.
+ * - Strangers are in front only: from the head to the newest bell the way goes through mutexes of
+ *   others, which their C library trusts as much.
+ *
+ * The one thing written when a bell goes is the `next` of what is before it, which is the head, a
+ * stranger's, or that of a bell of this thread, which is mapped as long as it hangs; what is
+ * written is the address of a bell or the head. `prev` is for the C library to write to, when
+ * strangers come and go; only it of their own does it read. So whatever the bytes are, we write
+ * to memory that is there, and leave a list of memory that is there.
+ *
+ * Death. Before the word has the thread's id the kernel passes the node by, and the slot is not
+ * LIVE yet. After the word is 0 it does, too: a thread killed between that and the slot's being
+ * vacated is found by looking. Where a `next` was overwritten the kernel's walk ends: it reads
+ * guardedly and takes 2,048 steps at most, and the bells behind are silent. Then the lock on the
+ * slot's byte, which falls when the process's descriptors are closed, is what tells, to whoever
+ * looks: sleepers do, every so often. A thread that ends in a process that goes on takes its bells
+ * down before (see close_thread), so what it leaves is sound.
  */
-/* The calling thread's list, as the kernel knows it. False: this kernel keeps no such lists. */
-static bool robust_list(struct robust_list_head **list) {
+struct bell {
+  uint8_t room[32]; /* the word is in here: 32 bytes before `next` in glibc, 28 in musl */
+  struct robust_list *prev;
+  struct robust_list next;
+};
+
+/* The calling thread's list, as the kernel knows it. NULL: it knows none. */
+static struct robust_list_head *robust_list(void) {
+  struct robust_list_head *list = NULL;
   size_t size = 0;
-  *list = NULL;
-  return syscall(SYS_get_robust_list, 0, list, &size) == 0;
+  return syscall(SYS_get_robust_list, 0, &list, &size) == 0 ? list : NULL;
 }
 
 /* From a thread's control block to its list: the same for all threads, and in a forked child. */
 static _Atomic uintptr_t robust_list_offset;
 
 /*
- * The kernel gives a forked child no list. glibc begins a new one; musl keeps the parent's, and
- * linking a mutex to it would write into the parent's bell, which is in shared memory: an
- * address of the child's, by which the parent then crashes when it takes its bell down.
+ * musl tells the kernel of a list when the thread locks its first robust mutex, and the kernel
+ * gives a forked child none. glibc begins a new one there; musl keeps what the parent had in its
+ * own, and linking a mutex to that would write into the parent's bell: so it is cleared. (If the
+ * child has locked a robust mutex of its own before, it stays, and the child gets no bell.)
  */
-static void forget_parents_bells(const struct robust_list_head *list) {
+static struct robust_list_head *new_robust_list(void) {
   uintptr_t offset = atomic_load_explicit(&robust_list_offset, memory_order_relaxed);
-  if (list != NULL || offset == 0) return;
-  struct robust_list_head *stale = (void *)(os_thread() + offset);
-  stale->list.next = &stale->list;
-}
-
-int32_t os_bell_hang(void *room) {
-  _Static_assert(sizeof(pthread_mutex_t) <= OS_BELL_SIZE, "the room is too small");
-  FAULT();
-  struct robust_list_head *list;
-  if (!robust_list(&list)) return -ENOTSUP;
-  forget_parents_bells(list);
-  memset(room, 0, OS_BELL_SIZE);
+  if (offset != 0) {
+    struct robust_list_head *stale = (void *)(os_thread() + offset);
+    stale->list.next = &stale->list;
+  }
+  pthread_mutex_t mutex;
   pthread_mutexattr_t attributes;
-  int32_t outcome = pthread_mutexattr_init(&attributes);
-  if (outcome != 0) return -outcome;
-  outcome = pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-  if (outcome == 0) outcome = pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  if (outcome == 0) outcome = pthread_mutex_init(room, &attributes);
-  /* There is nothing in the attributes that would have to be destroyed, in glibc and in musl. */
-  if (outcome == 0) outcome = pthread_mutex_lock(room);
-  if (outcome != 0) return -outcome;
-  /* musl tells the kernel of its list only now. */
-  if (robust_list(&list) && list != NULL) {
+  /* There is nothing in either that would have to be destroyed. */
+  if (pthread_mutexattr_init(&attributes) != 0 ||
+      pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) != 0 ||
+      pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) != 0 ||
+      pthread_mutex_init(&mutex, &attributes) != 0 || pthread_mutex_lock(&mutex) != 0) {
+    return NULL;
+  }
+  (void)pthread_mutex_unlock(&mutex);
+  struct robust_list_head *list = robust_list();
+  if (list != NULL) {
     atomic_store_explicit(&robust_list_offset, (uintptr_t)list - os_thread(),
                           memory_order_relaxed);
-    uint32_t tid = os_tid();
-    for (int32_t i = 0; i < 2; i++) {
-      if ((((uint32_t *)room)[i] & FUTEX_TID_MASK) == tid) return i;
-    }
   }
-  (void)pthread_mutex_unlock(room);
-  return -ENOTSUP;
+  return list;
 }
 
-void os_bell_unhang(void *room) { (void)pthread_mutex_unlock(room); }
+static _Atomic uint32_t *bell_word(const struct robust_list_head *list, struct robust_list *node) {
+  return (_Atomic uint32_t *)(void *)((char *)node + list->futex_offset);
+}
+
+int32_t os_bell_hang(void *room, void *older, void **bell) {
+  _Static_assert(sizeof(struct bell) <= OS_BELL_SIZE, "the room is too small");
+  FAULT();
+  struct robust_list_head *list = robust_list();
+  if (list == NULL) list = new_robust_list();
+  if (list == NULL) return -ENOTSUP;
+  struct robust_list *first = older == NULL ? &list->list : older;
+  struct robust_list *node = &((struct bell *)room)->next;
+  int64_t word = (int64_t)offsetof(struct bell, next) + list->futex_offset;
+  if (list->list.next != first || word < 0 || word > 28 || word % 4 != 0) return -ENOTSUP;
+  memset(room, 0, OS_BELL_SIZE);
+  node->next = first;
+  /* For the kernel, which may walk the list between any two instructions. */
+  atomic_signal_fence(memory_order_release);
+  list->list.next = node;
+  atomic_store_explicit(bell_word(list, node), os_tid(), memory_order_relaxed);
+  *bell = node;
+  return (int32_t)(word / 4);
+}
+
+void os_bell_unhang(void *bell, void *newer, void *older) {
+  struct robust_list_head *list = robust_list();
+  if (list == NULL) return;
+  _Atomic uint32_t *word = bell_word(list, bell);
+  atomic_store_explicit(word, 0, memory_order_relaxed);
+  os_futex_wake(word, 1);
+  struct robust_list *before = newer == NULL ? &list->list : newer;
+  if (newer == NULL) {
+    /* The lowest bit tells of a mutex's kind. */
+    for (struct robust_list *next; (next = (void *)((uintptr_t)before->next & ~(uintptr_t)1)) != bell;) {
+      if (next == &list->list) return; /* a stranger took it away, from the wrong end */
+      before = next;
+    }
+  }
+  before->next = older == NULL ? &list->list : older;
+}
 
 /*
  * Both are asked without a lock, as a hint, while the slot's next tenant may just be hanging

@@ -61,7 +61,6 @@ void process_unlock(void) { latch_unlock(&process_latch); }
 /* ---- start, threads, fork ---------------------------------------------------------- */
 
 static int32_t start(void (*thread_ends)(void *list)) {
-  /* The key outlives a fork, and so does the registration of its destructor. */
   if (!has_thread_key && pthread_key_create(&thread_key, thread_ends) != 0) {
     return DSMR_E_NO_SPACE;
   }
@@ -89,7 +88,9 @@ int32_t process_start(void (*thread_ends)(void *list), void (*after_fork)(void))
       /* A forked child. Another thread of the parent may have held the lock. */
       atomic_store_explicit(&process_latch, 0, memory_order_relaxed);
       memset(mappings, 0, sizeof mappings);
-      pthread_setspecific(thread_key, NULL);
+      /* The thread that forked still has the parent's list in it, and need not be this one. */
+      if (has_thread_key) (void)pthread_key_delete(thread_key);
+      has_thread_key = false;
       after_fork();
     }
     int32_t outcome = start(thread_ends);

@@ -71,6 +71,13 @@ int32_t dsmr_registry_is_usable(uint32_t registry) {
   return outcome == 0 ? control_is_ready(&backend->control) : outcome;
 }
 
+int32_t dsmr_registry_patience(uint32_t registry, int32_t timeout_ms) {
+  struct backend *backend = NULL;
+  int32_t outcome = backend_find(registry, &backend, NULL);
+  if (outcome == 0) backend->control.patience_ms = timeout_ms;
+  return outcome;
+}
+
 static uint32_t live_backends(struct control *control, uint32_t own_slot) {
   uint32_t count = 0;
   for (uint32_t slot = 0; slot < control->backend_count_max; slot++) {

@@ -83,7 +83,9 @@ void control_unlock(struct control *control) {
 }
 
 int32_t control_enter(struct control *control, dsmr_error *error) {
-  return control_enter_within(control, DSMR_TABLE_PATIENCE_MS, error);
+  int32_t patience_ms = control->patience_ms;
+  return control_enter_within(control, patience_ms != 0 ? patience_ms : DSMR_TABLE_PATIENCE_MS,
+                              error);
 }
 
 int32_t control_enter_within(struct control *control, int32_t patience_ms, dsmr_error *error) {

@@ -65,7 +65,7 @@ static bool variable_stands(const struct control *control, const struct graph_wa
   if (fd < 0) return false;
   bool stands = false;
   if (segment_map(fd, control, "", entry->id, entry->size, &mapping, NULL) == 0) {
-    if (wait->variable + sizeof(uint64_t) <= mapping->size) {
+    if (wait->variable <= mapping->size - sizeof(uint64_t)) {
       const char *place = (const char *)mapping->address + wait->variable;
       stands = atomic_load((const _Atomic uint64_t *)(const void *)place) == wait->expected;
     }

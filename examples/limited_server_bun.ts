@@ -19,6 +19,9 @@ const limiter = new RateLimiter(registry, "requests", 100, 100);
 
 const server = Bun.serve({
   port: Number(port),
+  // The same address for both runtimes, which differ in what they take by themselves: only then
+  // does the system share the requests out among them.
+  hostname: "0.0.0.0",
   reusePort: true,
   async fetch() {
     if (await limiter.allows()) return new Response(`Hello from ${process.pid}.\n`);

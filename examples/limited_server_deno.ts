@@ -17,7 +17,9 @@ const [port = "8000", name = "limited-server"] = Deno.args;
 const registry = Registry.openSync(name);
 const limiter = new RateLimiter(registry, "requests", 100, 100);
 
-Deno.serve({ port: Number(port), reusePort: true }, async () => {
+// The same address for both runtimes, which differ in what they take by themselves: only then does
+// the system share the requests out among them.
+Deno.serve({ port: Number(port), hostname: "0.0.0.0", reusePort: true }, async () => {
   if (await limiter.allows()) return new Response(`Hello from ${Deno.pid}.\n`);
   return new Response("Too many requests.\n", { status: 429 });
 });

@@ -9,6 +9,7 @@ import {
   check,
   encodeName,
   encodeTimeout,
+  fateOf,
   lastError,
   messageOf,
   native,
@@ -17,10 +18,19 @@ import {
 import type { Record } from "./ffi/record.ts";
 import { type Initialization, isInsideInit } from "./init_scope.ts";
 import { listDatabases } from "./listing.ts";
-import { Parking, PARKING_NAME, PARKING_SIZE } from "./parking.ts";
+import { inOwnWords } from "./own_names.ts";
+import { Parking } from "./parking.ts";
+import { PARKING_NAME, PARKING_SIZE } from "./parking_rows.ts";
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { forgetLocks, handleOf, isTransferred, type Lifetime, Segment } from "./segment.ts";
-import { type AsyncWaitOptions, patiently, retryAll, wait } from "./wait.ts";
+import {
+  type AsyncWaitOptions,
+  impatiently,
+  patiently,
+  retryAll,
+  TABLE_PATIENCE_MS,
+  wait,
+} from "./wait.ts";
 import { WebLocks } from "./web_locks.ts";
 
 /** What a backend is opened with; see `OpenOptions` of the registry. */
@@ -89,8 +99,10 @@ export class Backend {
     const encodedName = encodeName("registry", name);
     const encodedDatabase = encodeName("database", database);
     const key = `${dir.replace(/\/+$/, "")}\0${name}\0${database}`;
+    // Of the listings: 0 would be as long as the library pleases.
+    const patience = options.timeout_ms < 0 ? 0 : Math.max(options.timeout_ms, 1);
     const known = backends.get(key);
-    if (known !== undefined && known.#isUsable() && known.#hasDatabase()) {
+    if (known !== undefined && known.#isUsable() && known.#hasDatabase(patience)) {
       if (options.mode === "create") {
         throw new DsmrError(
           "EXISTS",
@@ -101,23 +113,19 @@ export class Backend {
       return known;
     }
     const handle = openNative(dir, encodedName, encodedDatabase, options);
-    const backend = Backend.#describe(handle, database);
-    // Perhaps we have it by another path: through a link, for instance.
-    for (const other of new Set(backends.values())) {
-      if (other.#database !== database || other.#instance !== backend.#instance) continue;
-      if (!other.#isUsable() || !other.#hasDatabase()) continue;
-      native().calls.dsmr_registry_close(handle);
-      backends.set(key, other);
-      other.#useCount++;
-      return other;
-    }
-    backends.set(key, backend);
-    return backend;
-  }
-
-  static #describe(handle: number, database: string): Backend {
     try {
-      return new Backend(handle, database);
+      const backend = impatiently(handle, () => new Backend(handle, database), patience);
+      // Perhaps we have it by another path: through a link, for instance.
+      for (const other of new Set(backends.values())) {
+        if (other.#database !== database || other.#instance !== backend.#instance) continue;
+        if (!other.#isUsable() || !other.#hasDatabase(patience)) continue;
+        native().calls.dsmr_registry_close(handle);
+        backends.set(key, other);
+        other.#useCount++;
+        return other;
+      }
+      backends.set(key, backend);
+      return backend;
     } catch (error) {
       native().calls.dsmr_registry_close(handle);
       throw error;
@@ -129,8 +137,9 @@ export class Backend {
   }
 
   /** Whether the database has not been dropped since. */
-  #hasDatabase(): boolean {
-    return listDatabases(this.#handle).some(({ id }) => id === this.#databaseId);
+  #hasDatabase(patience: number): boolean {
+    const all = impatiently(this.#handle, () => listDatabases(this.#handle), patience);
+    return all.some(({ id }) => id === this.#databaseId);
   }
 
   /** The number of the database that it has opened; never given twice in a registry. */
@@ -317,24 +326,53 @@ export class Backend {
     for (;;) {
       const known = this.current(name);
       if (known !== undefined) return known;
-      const begun = await patiently((left) => this.begin(name, request, left), {});
+      const begun = await patiently((left) => this.begin(name, request, left), {})
+        .catch((thrown) => {
+          throw inOwnWords(thrown);
+        });
       if (begun !== undefined) return begun.segment;
     }
   }
 
-  /** The same; blocks, but only while another makes it. */
-  ownSegmentSync(name: string, size: number): Segment {
+  /** The same; blocks, but only while another makes it, and at most `timeout_ms`. */
+  ownSegmentSync(name: string, size: number, timeout_ms: number = 10_000): Segment {
     const known = this.current(name);
     if (known !== undefined) return known;
-    const segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms: 10_000 });
-    if (!segment.found && this.#byName.get(name) !== segment) this.commit(segment);
+    let segment: Segment;
+    try {
+      segment = this.beginSync(name, { size, lifetime: "registry", timeout_ms });
+    } catch (thrown) {
+      throw inOwnWords(thrown);
+    }
+    // Half-made it would keep the others waiting for as long as this backend lives.
+    if (!segment.found && this.#byName.get(name) !== segment) this.#commitZero(segment);
     return segment;
   }
 
   /** What waits on words of segments. */
   get parking(): Parking {
+    return this.#parkingWithin(10_000);
+  }
+
+  /** The same without blocking, unless undefined: a stopped process holds the registry's tables. */
+  get parkingNow(): Parking | undefined {
+    try {
+      return this.#parkingWithin(TABLE_PATIENCE_MS);
+    } catch (error) {
+      if (error instanceof DsmrError && error.code === "TIMEOUT") return undefined;
+      throw error;
+    }
+  }
+
+  /** Then: when that one has gone on. */
+  async parkingLater(waiting: AsyncWaitOptions): Promise<Parking> {
+    return await patiently(() => this.#parkingWithin(TABLE_PATIENCE_MS), waiting);
+  }
+
+  #parkingWithin(timeout_ms: number): Parking {
     if (this.#parking?.isUsable !== true) {
-      this.#parking = new Parking(this, this.ownSegmentSync(PARKING_NAME, PARKING_SIZE));
+      const segment = this.ownSegmentSync(PARKING_NAME, PARKING_SIZE, timeout_ms);
+      this.#parking = new Parking(this, segment);
     }
     return this.#parking;
   }
@@ -402,9 +440,6 @@ export class Backend {
     calls.dsmr_segment_detach(handle);
   }
 }
-
-/** How long the async forms block, at most, for a stopped process in the registry's tables. */
-export const TABLE_PATIENCE_MS = 5;
 
 /** One request for a segment, as the library takes it. */
 class Beginning {
@@ -475,10 +510,13 @@ class Beginning {
     if (status !== this.#reserve) return -1;
     const outcome = calls.dsmr_segment_reserve(this.#registry, ...this.#size, 0);
     if (outcome >= 0) return outcome;
+    const code = native().codeOf.get(outcome) ?? "NO_SPACE";
     throw new DsmrError(
-      native().codeOf.get(outcome) ?? "NO_SPACE",
-      "Cannot reserve space for a segment: the registry was closed, or the process is out of " +
-        "memory, threads or file descriptors.",
+      code,
+      code === "CLOSED"
+        ? `Cannot reserve space for a segment: its registry ${fateOf(this.#registry)}.`
+        : "Cannot reserve space for a segment: the process is out of memory, threads or file " +
+          "descriptors.",
     );
   }
 

@@ -10,10 +10,11 @@
  */
 
 import type { Backend } from "./backend.ts";
+import { DsmrError } from "./errors.ts";
 import { lastError, native } from "./ffi/native.ts";
 import { type BackendInfo, listBackends, listSegments, type SegmentInfo } from "./listing.ts";
 import { Turns } from "./turns.ts";
-import { wait } from "./wait.ts";
+import { impatiently, patiently, wait } from "./wait.ts";
 
 /** What has changed in a registry; see {@linkcode Registry.watch}. */
 export type Change =
@@ -62,6 +63,16 @@ function differences(before: Snapshot, after: Snapshot): Change[] {
   );
 }
 
+/** What it returns; undefined if a stopped process holds the registry's tables. */
+function unlessBusy<Result>(look: () => Result): Result | undefined {
+  try {
+    return look();
+  } catch (error) {
+    if (error instanceof DsmrError && error.code === "TIMEOUT") return undefined;
+    throw error;
+  }
+}
+
 /** The changes of a backend's registry, from this call on. */
 export function changes(
   backend: Backend,
@@ -77,15 +88,18 @@ export function changes(
   };
   // The number first, then the listing: what changes in between is compared once more.
   attempt();
-  let before = snapshot(backend.handle);
+  const look = (): Snapshot => impatiently(backend.handle, () => snapshot(backend.handle));
+  let before = unlessBusy(look);
   const found: Change[] = [];
   return new Turns(async (signal) => {
     for (;;) {
       const change = found.shift();
       if (change !== undefined) return change;
+      // While a stopped process holds the tables nobody else changes them.
+      before ??= await patiently(look, { signal });
       await wait({ attempt, late: () => undefined }, { signal });
       // Listing the backends clears the dead away, so that the next wait does not end for them.
-      const after = snapshot(backend.handle);
+      const after = await patiently(look, { signal });
       found.push(...differences(before, after));
       before = after;
     }

@@ -19,10 +19,11 @@
  * @module
  */
 
-import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
+import type { Backend } from "./backend.ts";
 import { DsmrError, type DsmrErrorCode } from "./errors.ts";
 import type { Segment } from "./segment.ts";
 import { hashOf, type Layout } from "./struct/layout.ts";
+import { TABLE_PATIENCE_MS } from "./wait.ts";
 
 /** The library's own segment, which listings leave out. */
 export const LAYOUTS_NAME = "\u0001layouts";

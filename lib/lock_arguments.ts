@@ -117,5 +117,6 @@ export function halves(byteOffset: number): [number, number] {
       typeof byteOffset === "number" ? { requested: byteOffset } : {},
     );
   }
-  return [byteOffset % 2 ** 32, Math.floor(byteOffset / 2 ** 32)];
+  // Not -0, which not every runtime passes as a number of 32 bits.
+  return [byteOffset % 2 ** 32 + 0, Math.floor(byteOffset / 2 ** 32) + 0];
 }

@@ -8,9 +8,17 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import { DsmrError } from "./errors.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { type AsyncWaitOptions, type Deadline, startDeadline, wait } from "./wait.ts";
+import {
+  type AsyncWaitOptions,
+  type Deadline,
+  reasonOf,
+  startDeadline,
+  TABLE_PAUSE_MS,
+  wait,
+} from "./wait.ts";
 
 /** What the queue does with the lock itself. All of it throws what the lock throws. */
 export interface QueuedLock {
@@ -40,8 +48,7 @@ class Task {
   readonly take: (hold: LockHold) => void;
   readonly reject: (reason: unknown) => void;
   deadline: Deadline | undefined;
-  signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
+  stopListening: (() => void) | undefined;
   isQueued = true;
   previous: Task | undefined;
   next: Task | undefined;
@@ -90,7 +97,7 @@ class TaskList {
     task.isQueued = false;
     this.#length--;
     task.deadline?.end();
-    if (task.onAbort !== undefined) task.signal?.removeEventListener("abort", task.onAbort);
+    task.stopListening?.();
   }
 }
 
@@ -192,13 +199,11 @@ export class LockQueue {
     this.pump();
     if (!task.isQueued) return;
     if (signal !== undefined) {
-      task.signal = signal;
-      task.onAbort = () => this.#giveUp(task, signal.reason);
-      signal.addEventListener("abort", task.onAbort);
+      task.stopListening = onAbort(signal, () => this.#giveUp(task, signal.reason));
     }
     task.deadline = startDeadline(
       timeout,
-      () => this.#giveUp(task, this.#lock.late(timeout ?? Infinity)),
+      () => this.#giveUp(task, reasonOf(() => this.#lock.late(timeout ?? Infinity))),
     );
   }
 
@@ -249,6 +254,11 @@ export class LockQueue {
       // Paused, or the task has given up: it is told by whoever did that.
       if (this.#waiting !== waiting) return;
       this.#waiting = undefined;
+      if (error instanceof DsmrError && error.code === "TIMEOUT") {
+        // Its holder is dead, and a stopped process keeps it from being cleared away.
+        setTimeout(() => this.pump(), TABLE_PAUSE_MS);
+        return;
+      }
       // Damage is found by looking for a while: not by each of them anew.
       const isForAll = error instanceof DsmrError && error.code === "CORRUPT";
       do {

@@ -16,13 +16,23 @@ import {
   ABANDONED,
   BUSY,
   EXCLUSIVE,
+  halves,
   type LockMode,
   modeNumber,
   STATE_WANTED,
 } from "./lock_arguments.ts";
 import { type LockHold, LockQueue } from "./lock_queue.ts";
 import type { NativeLock } from "./native_lock.ts";
-import { type AsyncWaitOptions, checkWaitOptions, wait } from "./wait.ts";
+import {
+  type AsyncWaitOptions,
+  checkWaitOptions,
+  patiently,
+  wait,
+  type WaitRequest,
+} from "./wait.ts";
+
+/** Stands for no variable. */
+const NO_VARIABLE = [0xffffffff, 0xffffffff] as const;
 
 /** The tasks that use the async forms of a lock. */
 export class LockTasks {
@@ -185,28 +195,33 @@ export class LockTasks {
     }
     lock.check(status);
     // Until another backend has let go: also when this isolate has it by then.
-    await this.watchVariable(0xffffffff, 0xffffffff, new BigUint64Array(1), checked, true);
+    await this.watchVariable(undefined, new BigUint64Array(1), checked, true);
     return false;
   }
 
-  /** 0: nobody holds it exclusively, or, as `endsHere` says, this isolate does. 1: as the library. */
-  watchVariable(
-    low: number,
-    high: number,
+  /**
+   * Without an offset: until the lock is let go. 0: nobody holds it exclusively, or, as `endsHere`
+   * says, this isolate does. 1: as the library.
+   */
+  async watchVariable(
+    byteOffset: number | undefined,
     value: BigUint64Array<ArrayBuffer>,
     options: AsyncWaitOptions,
     endsHere = false,
   ): Promise<number> {
     const { calls, handle } = this.#lock;
+    const [low, high] = byteOffset === undefined ? NO_VARIABLE : halves(byteOffset);
     const bytes = new Uint8Array(value.buffer);
     const timeout = options.timeout ?? -1;
-    return wait({
+    const request: WaitRequest = {
       attempt: () => {
         if (endsHere && this.#lock.held === EXCLUSIVE) return 0;
         const status = calls.dsmr_lock_watch_variable(handle, low, high, bytes);
-        return this.#lock.check(status, timeout);
+        return this.#lock.check(status, timeout, byteOffset);
       },
       late: () => this.#lock.failure("TIMEOUT", timeout),
-    }, options);
+    };
+    // The holder may be dead, and a stopped process keep it from being cleared away.
+    return await patiently((left) => wait(request, left), options);
   }
 }

@@ -157,6 +157,7 @@ export class LWLock {
     try {
       // In slices, so that a Worker that waits can be terminated.
       while (status === BUSY) status = this.#calls.dsmr_lock_acquire(this.#handle, mode, timeout);
+      status = this.#lock.lastTry(status, mode);
       this.#lock.check(status, timeout);
     } catch (error) {
       if (hasPaused) tasks.resume();
@@ -270,10 +271,9 @@ export class LWLock {
     expected: bigint,
     options?: AsyncWaitOptions,
   ): Promise<VarState> {
-    const [low, high] = halves(byteOffset);
     const checked = checkWaitOptions(options);
     const value = encodeValue(expected);
-    const outcome = await this.#ownTasks().watchVariable(low, high, value, checked);
+    const outcome = await this.#ownTasks().watchVariable(byteOffset, value, checked);
     return { released: outcome === 0, value: value[0] ?? 0n };
   }
 
@@ -359,6 +359,8 @@ export class LWLock {
     const hasPaused = tasks?.pause(status) === true;
     if (hasPaused) status = attempt();
     while (status === NOT_YET) status = attempt();
+    // It may have spent its time on clearing a dead holder away.
+    if (this.#lock.isLate(status)) status = attempt();
     if (hasPaused && (status === BUSY || status < 0)) tasks.resume();
     this.#lock.check(status, timeout);
     if (status === BUSY) return false;
@@ -382,20 +384,15 @@ export class LWLock {
     const started = new Uint8Array(8);
     const value = encodeValue(expected);
     const bytes = new Uint8Array(value.buffer);
-    let status: number;
-    do {
-      status = this.#calls.dsmr_lock_wait_for_variable(
-        this.#handle,
-        low,
-        high,
-        bytes,
-        started,
-        timeout,
-      );
-    } while (status === BUSY);
+    const attempt = (): number =>
+      this.#calls.dsmr_lock_wait_for_variable(this.#handle, low, high, bytes, started, timeout);
+    let status = attempt();
+    while (status === BUSY) status = attempt();
+    // It may have spent its time on clearing a dead holder away.
+    if (this.#lock.isLate(status)) status = attempt();
     const tasks = this.#tasks;
     if (tasks?.isInTheWay(status) === true && tasks.areInside) throw tasks.inside();
-    this.#lock.check(status, timeout);
+    this.#lock.check(status, timeout, byteOffset);
     return { released: status === 0, value: value[0] ?? 0n };
   }
 
@@ -415,6 +412,8 @@ export class LWLock {
     const isQueued = this.#tasks !== undefined;
     this.#lock.check(
       this.#calls.dsmr_lock_update_variable(this.#handle, low, high, bytes, isQueued ? 0 : release),
+      -1,
+      byteOffset,
     );
     if (isQueued && release === 1) this.release();
   }

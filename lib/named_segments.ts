@@ -28,7 +28,7 @@ import {
 import { encodeScope, keyOf, type Scope } from "./scope.ts";
 import { layoutOf, type Segment, setRepair } from "./segment.ts";
 import { differences, type Layout } from "./struct/layout.ts";
-import { type AsyncWaitOptions, checkWaitOptions, patiently, within } from "./wait.ts";
+import { type AsyncWaitOptions, checkWaitOptions, impatiently, patiently, within } from "./wait.ts";
 
 /** See `Registry.getNamedSegmentSync`. */
 export function getNamedSegmentSync<Argument>(
@@ -61,7 +61,8 @@ export function getSegmentSync<Argument>(
   }
   const { arg, timeout, repair, layout } = options ?? {};
   const segment = beginSync(backend, name, {
-    ...request(backend, name, size, options),
+    // Also null is omitted.
+    ...request(backend, name, size, options ?? {}),
     timeout_ms: encodeTimeout(timeout),
   });
   setRepair(segment, repair);
@@ -81,7 +82,7 @@ function request<Argument>(
   backend: Backend,
   name: string,
   size: number | undefined,
-  { scope = "global", lifetime = "registry", layout }: SegmentRequest<Argument> = {},
+  { scope = "global", lifetime = "registry", layout }: SegmentRequest<Argument>,
 ): Omit<SegmentOptions, "timeout_ms"> {
   return {
     size: sizeOf(name, size, layout),
@@ -148,20 +149,40 @@ function callSync(backend: Backend, segment: Segment, init: () => unknown): void
   }
 }
 
+/** How long a commit waits for a stopped process in the registry's tables. */
+const COMMIT_TIMEOUT_MS = 10_000;
+
 /** Publishes what the callback has filled, unless that has given it up. */
 function commit(backend: Backend, segment: Segment): void {
+  checkStillOurs(backend, segment);
+  try {
+    backend.commit(segment);
+  } catch (cause) {
+    segment.detach();
+    throw cause;
+  }
+}
+
+/** The same without blocking. */
+async function commitLater(backend: Backend, segment: Segment): Promise<void> {
+  try {
+    await patiently(() => {
+      checkStillOurs(backend, segment);
+      impatiently(backend.handle, () => backend.commit(segment));
+    }, { timeout: COMMIT_TIMEOUT_MS });
+  } catch (cause) {
+    segment.detach();
+    throw cause;
+  }
+}
+
+function checkStillOurs(backend: Backend, segment: Segment): void {
   try {
     void segment.buffer;
   } catch (cause) {
     if (!backend.isClosed) throw initFailed(segment.name, "detached it.", cause);
     const closed = new DsmrError("CLOSED", "The registry was closed.", { cause });
     throw initFailed(segment.name, "closed the registry.", closed);
-  }
-  try {
-    backend.commit(segment);
-  } catch (cause) {
-    segment.detach();
-    throw cause;
   }
 }
 
@@ -189,7 +210,7 @@ export async function getSegment<Argument>(
   const waiting = checkWaitOptions(options);
   waiting.signal?.throwIfAborted();
   const { arg, repair, scope = "global", layout } = options ?? {};
-  const wanted = request(backend, name, size, options);
+  const wanted = request(backend, name, size, options ?? {});
   const key = keyOf(name, scope);
   const { segment, isOurs } = await patiently(async (left) => {
     for (;;) {
@@ -223,7 +244,7 @@ export async function getSegment<Argument>(
       segment.detach();
       throw initFailed(name, `failed: ${messageOf(cause)}`, cause);
     }
-    commit(backend, segment);
+    await commitLater(backend, segment);
   } finally {
     backend.endInitializing(segment);
   }

@@ -4,10 +4,11 @@
  * @module
  */
 
+import process from "node:process";
 import { DsmrError } from "./errors.ts";
-import { lastError, native } from "./ffi/native.ts";
+import { lastError, native, wholeMilliseconds } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
-import { assertNumbers, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
+import { assertNumbers, BUSY, EXCLUSIVE, type Repair } from "./lock_arguments.ts";
 import { isPromise } from "./promise.ts";
 import type { Segment } from "./segment.ts";
 
@@ -37,6 +38,21 @@ export class NativeLock {
   /** How this isolate holds it, by whatever call: a mode, or 0 or less. */
   get held(): number {
     return this.calls.dsmr_lock_state(this.handle) % 4;
+  }
+
+  /**
+   * Goes on with what a call that takes the lock has returned: when its time was over it may not
+   * have looked whether who is in the way lives, with no time never. A try does, and takes over.
+   */
+  lastTry(status: number, mode: number): number {
+    if (!this.isLate(status)) return status;
+    const tried = this.calls.dsmr_lock_try(this.handle, mode);
+    return tried === BUSY ? status : tried;
+  }
+
+  /** Whether a call has failed with TIMEOUT. */
+  isLate(status: number): boolean {
+    return status < 0 && native().codeOf.get(status) === "TIMEOUT";
   }
 
   /** Lets go, if it is held. */
@@ -71,11 +87,19 @@ export class NativeLock {
     this.check(this.calls.dsmr_lock_mark_consistent(this.handle));
   }
 
-  /** Throws what a failed call means; `timeout` is what it had. */
-  check(status: number, timeout: number = -1): number {
+  /** Throws what a failed call means; `timeout` and `byteOffset` are what it had. */
+  check(status: number, timeout: number = -1, byteOffset?: number): number {
     if (status >= 0) return status;
     this.checkAttached();
-    throw this.#explain(status, timeout);
+    const error = this.#explain(status, timeout);
+    if (error.code !== "SIZE_INVALID" || byteOffset === undefined) throw error;
+    const { name, size } = this.segment;
+    throw new DsmrError(
+      "SIZE_INVALID",
+      `Byte ${byteOffset} is no place for a variable of 8 bytes in segment "${name}" of ${size} ` +
+        "bytes: it must be a multiple of 8, with room behind it.",
+      { actual: size, requested: byteOffset },
+    );
   }
 
   /** Throws DETACHED or CLOSED, where that is so. */
@@ -94,9 +118,38 @@ export class NativeLock {
     this.calls.dsmr_lock_explain(
       this.handle,
       status,
-      Math.min(Math.ceil(timeout), 0x7fffffff),
+      wholeMilliseconds(timeout),
       error.bytes,
     );
-    return lastError(status);
+    return this.#inOurWords(lastError(status));
+  }
+
+  /** With what the library does not know: that its process is this one, and what is its own. */
+  #inOurWords(error: DsmrError): DsmrError {
+    let { message } = error;
+    if (error.code === "TIMEOUT" && error.actual === process.pid) {
+      message = this.held > 0
+        ? message.replace(
+          /process \d+ has it, or .*$/,
+          "this program has it itself. Give it more time, or see what its other tasks are doing.",
+        )
+        // Processes of other containers count from 1, too.
+        : message.replace(
+          /\. Give it more time.*$/,
+          ": this one, for a Worker or another database of it, or one of another container. Give " +
+            "it more time, or see what that is doing.",
+        );
+    }
+    // It shows "?" for what is not to be printed.
+    if (this.segment.name.startsWith("\u0001")) {
+      message = message.replace(/segment "\?(\w+)"/, 'the library\'s own table "$1"');
+    }
+    if (message === error.message) return error;
+    const { code, actual, requested, errno } = error;
+    return new DsmrError(code, message, {
+      ...(actual === undefined ? {} : { actual }),
+      ...(requested === undefined ? {} : { requested }),
+      ...(errno === undefined ? {} : { errno }),
+    });
   }
 }

@@ -23,45 +23,24 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { FREE, PATIENCE_MS, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import {
+  type Address,
+  ENDED,
+  type MayWait,
+  NOTIFIED,
+  PARKED,
+  ParkedRows,
+  ROWS,
+} from "./parking_rows.ts";
+import { FREE, PATIENCE_MS, STATE } from "./shared_table.ts";
 import type { AsyncWaitOptions } from "./wait.ts";
 
 /** How a wait on a word ended: as `Atomics.wait` says. */
 export type WordWait = "ok" | "not-equal" | "timed-out";
-
-const PARKED = 1;
-/** Its owner is to be told, or has been, and will free it. In no chain. */
-const NOTIFIED = 2;
-/** Its owner has given up, and will free it. Still in its chain. */
-const GONE = 3;
-/** As NOTIFIED, but what it waits for is no more. */
-const ENDED = 4;
-
-// Words of a row: which word of which segment, and the next and previous row under its bucket.
-const SEGMENT = USER;
-const SEGMENT_HIGH = USER + 1;
-const OFFSET = USER + 2;
-const OFFSET_HIGH = USER + 3;
-const NEXT = USER + 4;
-const PREVIOUS = USER + 5;
-
-const BUCKETS = 1024;
-/**
- * A bucket: how many are parked under it, the first and the last (index + 1).
- *
- * The number is read without the lock, by who would notify nobody. So it is never less than the
- * number of live rows that are PARKED, not even while the chains are made anew.
- */
-const BUCKET_WORDS = 3;
-
-const shape = { headerWords: BUCKETS * BUCKET_WORDS, rowWords: 12, rows: 16_384 };
-/** The segment that a registry's parked rows are in. */
-export const PARKING_NAME = "\u0001parking";
-/** Its size in bytes. */
-export const PARKING_SIZE: number = tableSize(shape);
 
 /** Between two searches for rows of the dead, when there is no room. */
 const SWEEP_PAUSE_MS = 1000;
@@ -88,24 +67,10 @@ export interface ParkOptions extends AsyncWaitOptions {
 /** What a wait is rejected with that somebody has ended, for there is nothing to wait for any more. */
 export class WaitEnded extends Error {}
 
-/** A word, as rows name it. */
-export interface Address {
-  /** Of its segment. */
-  id: number;
-  /** In bytes. */
-  offset: number;
-}
-
-/**
- * Whether to wait, asked when the row is parked: whoever changes the word from here on sees it.
- * False: the word says that there is nothing to wait for.
- */
-export type MayWait = () => boolean;
-
 /** The parked waits of a registry. */
 export class Parking {
   readonly #backend: Backend;
-  readonly #table: SharedTable;
+  readonly #table: ParkedRows;
   readonly #waiters = new Map<number, Waiter>();
   /** Rows of ours that nobody waits by any more, and that could not be freed yet. */
   readonly #left = new Set<number>();
@@ -113,92 +78,12 @@ export class Parking {
 
   constructor(backend: Backend, segment: Segment) {
     this.#backend = backend;
-    this.#table = new SharedTable(backend, segment, shape, {
-      rebuild: () => this.#rebuild(),
-      receive: (row) => this.#receive(row),
-      bury: (row) => {
-        this.#unchain(row);
-        this.#table.free(row);
-      },
-    });
+    this.#table = new ParkedRows(backend, segment, (row) => this.#receive(row));
   }
 
   /** Whether its memory is still attached. */
   get isUsable(): boolean {
     return this.#table.isUsable;
-  }
-
-  #bucket({ id, offset }: Address): number {
-    const hash = Math.imul(id % 2 ** 32, 0x9e3779b1) ^ Math.imul(offset % 2 ** 32, 0x85ebca6b);
-    return this.#table.header + ((hash >>> 16 ^ hash) & (BUCKETS - 1)) * BUCKET_WORDS;
-  }
-
-  #addressOf(row: number): Address {
-    const table = this.#table;
-    const place = table.place(row);
-    return {
-      id: (table.word(place + SEGMENT_HIGH) >>> 0) * 2 ** 32 + (table.word(place + SEGMENT) >>> 0),
-      offset: (table.word(place + OFFSET_HIGH) >>> 0) * 2 ** 32 +
-        (table.word(place + OFFSET) >>> 0),
-    };
-  }
-
-  #chain(row: number, bucket: number): void {
-    const table = this.#table;
-    const last = table.word(bucket + 2);
-    table.set(table.place(row) + NEXT, 0);
-    table.set(table.place(row) + PREVIOUS, last);
-    if (last === 0) table.set(bucket + 1, row + 1);
-    else table.set(table.place(last - 1) + NEXT, row + 1);
-    table.set(bucket + 2, row + 1);
-  }
-
-  /** Takes a row out of its bucket, unless it is notified: then it is in none any more. */
-  #unchain(row: number): void {
-    const state = this.#table.word(this.#table.place(row) + STATE);
-    if (state === PARKED || state === GONE) this.#unlink(row);
-  }
-
-  #unlink(row: number): void {
-    const table = this.#table;
-    const place = table.place(row);
-    const bucket = this.#bucket(this.#addressOf(row));
-    const next = table.word(place + NEXT);
-    const previous = table.word(place + PREVIOUS);
-    if (previous === 0) table.set(bucket + 1, next);
-    else table.set(table.place(previous - 1) + NEXT, next);
-    if (next === 0) table.set(bucket + 2, previous);
-    else table.set(table.place(next - 1) + PREVIOUS, previous);
-    // Last: it is not parked any more by now, or its owner is dead.
-    table.set(bucket, table.word(bucket) - 1);
-  }
-
-  #rebuild(): void {
-    const table = this.#table;
-    for (let i = 0; i < BUCKETS; i++) {
-      const bucket = table.header + i * BUCKET_WORDS;
-      table.put(bucket + 1, 0);
-      table.put(bucket + 2, 0);
-    }
-    const rows: number[] = [];
-    for (let row = 0; row < table.used; row++) {
-      const state = table.word(table.place(row) + STATE);
-      if (state === PARKED || state === GONE) rows.push(row);
-      // The dead one may have been about to tell its owner.
-      if (state === NOTIFIED || state === ENDED) this.#tell(row);
-    }
-    rows.sort((a, b) => table.compareBirths(a, b));
-    const counts = new Map<number, number>();
-    for (const row of rows) {
-      const bucket = this.#bucket(this.#addressOf(row));
-      this.#chain(row, bucket);
-      counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
-    }
-    // Each from what it was, which may be too many, to what it is: never to less in between.
-    for (let i = 0; i < BUCKETS; i++) {
-      const bucket = table.header + i * BUCKET_WORDS;
-      table.put(bucket, counts.get(bucket) ?? 0);
-    }
   }
 
   /** Parks this backend under a word. With the lock held. Undefined: it need not wait. */
@@ -215,46 +100,32 @@ export class Parking {
     if (row === undefined) {
       throw new DsmrError(
         "NO_SPACE",
-        `${shape.rows} waits on words are pending in this registry, which is all it has room for.`,
-        { actual: shape.rows, requested: shape.rows + 1 },
+        `${ROWS} waits on words are pending in this registry, which is all it has room for.`,
+        { actual: ROWS, requested: ROWS + 1 },
       );
     }
-    const place = table.place(row);
-    table.set(place + SEGMENT, address.id % 2 ** 32 | 0);
-    table.set(place + SEGMENT_HIGH, Math.floor(address.id / 2 ** 32) | 0);
-    table.set(place + OFFSET, address.offset % 2 ** 32 | 0);
-    table.set(place + OFFSET_HIGH, Math.floor(address.offset / 2 ** 32) | 0);
-    table.set(place + STATE, PARKED);
-    const bucket = this.#bucket(address);
-    table.set(bucket, table.word(bucket) + 1);
-    this.#chain(row, bucket);
-    let isWaiting = false;
-    try {
-      // After that: whoever changes the word from here on sees the row.
-      isWaiting = mayWait();
-    } finally {
-      if (!isWaiting) {
-        this.#unlink(row);
-        table.free(row);
-      }
-    }
-    return isWaiting ? row : undefined;
+    this.#evict(row);
+    return table.park(row, address, mayWait) ? row : undefined;
   }
 
-  /**
-   * Ends the wait of a row of ours, with or without the lock; returns the state that it was in:
-   * PARKED, or what it was notified of before. In either case nobody waits by it any more, and it
-   * is to be left behind.
-   */
-  #giveUp(row: number): number {
-    return this.#table.exchange(this.#table.place(row) + STATE, PARKED, GONE);
+  /** The table gives a row out that we still have: who waits by it is not heard of any more. */
+  #evict(row: number): void {
+    const table = this.#table;
+    this.#left.delete(row);
+    const waiter = this.#waiters.get(row);
+    if (waiter === undefined) return;
+    this.#waiters.delete(row);
+    waiter.reject(table.damaged());
+    throw table.damaged();
   }
 
   /** Frees the rows that were left behind. With the lock held. */
   #tidy(): void {
     for (const row of this.#left) {
       this.#left.delete(row);
-      this.#unchain(row);
+      // Overwritten: what it is now is not ours to free.
+      if (!this.#table.isOurs(row)) continue;
+      this.#table.unchain(row);
       this.#table.unpost(row);
       this.#table.free(row);
     }
@@ -279,12 +150,40 @@ export class Parking {
   }
 
   #receive(row: number): void {
-    const state = this.#table.word(this.#table.place(row) + STATE);
+    const state = this.#table.state(row);
     const waiter = this.#waiters.get(row);
     this.#waiters.delete(row);
     this.#left.delete(row);
     this.#table.free(row);
-    if (waiter !== undefined) answer(waiter, state);
+    if (waiter !== undefined) this.#answer(waiter, state);
+  }
+
+  /** Tells a task what its row was notified of. */
+  #answer(waiter: Waiter, state: number): void {
+    if (state === NOTIFIED) waiter.resolve("ok");
+    else waiter.reject(state === ENDED ? new WaitEnded() : this.#table.damaged());
+  }
+
+  /**
+   * The same for one that has waited long enough: when the notifier is through, as its mail would.
+   * That does not come if the state is not a notification but damage, or the notifier is stopped.
+   */
+  async #answerWhole(row: number, waiter: Waiter): Promise<void> {
+    const table = this.#table;
+    try {
+      await table.change(() => {
+        if (this.#waiters.get(row) !== waiter) return;
+        const state = table.state(row);
+        if (state !== NOTIFIED && state !== ENDED) throw table.damaged();
+        table.unpost(row);
+        this.#receive(row);
+      }, { timeout: PATIENCE_MS });
+    } catch (cause) {
+      if (this.#waiters.get(row) !== waiter) return;
+      this.#waiters.delete(row);
+      this.#left.add(row);
+      waiter.reject(cause);
+    }
   }
 
   /** Blocks. `timeout` in ms. */
@@ -308,10 +207,11 @@ export class Parking {
         // Throws when the registry goes; then nobody looks at the row any more.
         table.sleepSync(place, PARKED, left);
       }
-      const state = this.#giveUp(row);
+      const state = this.#table.giveUp(row);
       // The lock is to be had when the notifier is through.
       if (state !== PARKED && isWhole) table.changeSync(() => undefined);
       if (state === ENDED) throw new WaitEnded();
+      if (state !== PARKED && state !== NOTIFIED) throw table.damaged();
       return state === PARKED ? "timed-out" : "ok";
     } finally {
       this.#leaveSync(row);
@@ -322,7 +222,7 @@ export class Parking {
     const table = this.#table;
     if (!table.isUsable) return;
     // Also if sleeping has failed: nobody is to count it.
-    this.#giveUp(row);
+    this.#table.giveUp(row);
     this.#left.add(row);
     try {
       table.changeSync(() => this.#tidy(), TIDY_MS);
@@ -365,30 +265,30 @@ export class Parking {
     const giveUp = (finish: () => void): void => {
       // When the table has gone, who listens to it tells.
       if (this.#waiters.get(parked) !== ended || !table.isUsable) return;
-      const state = this.#giveUp(parked);
-      // Told already: its mail comes when the notifier is through.
-      if (state !== PARKED && isWhole) return;
+      const state = this.#table.giveUp(parked);
+      if (state !== PARKED && isWhole) return void this.#answerWhole(parked, ended);
       this.#waiters.delete(parked);
       this.#left.add(parked);
       if (state === PARKED) finish();
-      else answer(ended, state);
+      else this.#answer(ended, state);
       this.#tidySoon();
     };
-    const onAbort = (): void => giveUp(() => ended.reject(signal?.reason));
+    const abort = (): void => giveUp(() => ended.reject(signal?.reason));
     const expire = (): void => {
       const left = until - performance.now();
       if (left <= 0) giveUp(() => ended.resolve("timed-out"));
       else timer = setTimeout(expire, Math.min(left, 0x7fffffff));
     };
     if (timeout !== Infinity) expire();
-    if (signal?.aborted === true) onAbort();
-    else signal?.addEventListener("abort", onAbort);
+    let stopListening: (() => void) | undefined;
+    if (signal?.aborted === true) abort();
+    else if (signal !== undefined) stopListening = onAbort(signal, abort);
     void table.listen(() => this.#waiters.size > 0, (cause) => this.#fail(cause));
     try {
       return await ended.promise;
     } finally {
       if (timer !== undefined) clearTimeout(timer);
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     }
   }
 
@@ -399,11 +299,11 @@ export class Parking {
     const { isUsable } = this.#table;
     for (const [row, waiter] of leaving) {
       // The table may be gone already: then everybody will notice that the row's owner is.
-      const state = isUsable ? this.#giveUp(row) : PARKED;
+      const state = isUsable ? this.#table.giveUp(row) : PARKED;
       this.#waiters.delete(row);
       this.#left.add(row);
       if (state === PARKED) waiter.reject(cause);
-      else answer(waiter, state);
+      else this.#answer(waiter, state);
     }
     if (isUsable) this.#tidySoon();
   }
@@ -411,8 +311,8 @@ export class Parking {
   /** Wakes at most `count` of those who wait on a word; returns how many. */
   notify(address: Address, count: number): number {
     const table = this.#table;
-    if (table.word(this.#bucket(address)) === 0) return 0;
-    return table.changeSync(() => this.#wake(address, count));
+    if (table.isEmptyAt(address)) return 0;
+    return table.changeSync(() => table.notify(address, count));
   }
 
   /**
@@ -424,7 +324,9 @@ export class Parking {
     change: (wake: (address: Address, count: number, how?: "end") => number) => Result,
   ): Result {
     return this.#table.changeSync(() =>
-      change((address, count, how) => this.#wake(address, count, how === "end" ? ENDED : NOTIFIED))
+      change((address, count, how) =>
+        this.#table.notify(address, count, how === "end" ? ENDED : NOTIFIED)
+      )
     );
   }
 
@@ -438,61 +340,12 @@ export class Parking {
       this.#tidy();
       table.sweep();
       const { used } = table;
-      const states = Array.from({ length: used }, (_, row) => table.word(table.place(row) + STATE));
+      const states = Array.from({ length: used }, (_, row) => table.state(row));
       const taken = states.filter((state) => state !== FREE).length;
       const parked = states.filter((state) => state === PARKED).length;
       return { used, taken, parked };
     });
   }
-
-  /** The same, with the lock held. */
-  #wake(address: Address, count: number, state: number = NOTIFIED): number {
-    const table = this.#table;
-    let woken = 0;
-    let row = table.word(this.#bucket(address) + 1) - 1;
-    for (let steps = table.used; row >= 0 && woken < count; steps--) {
-      if (steps < 0 || row >= table.used) throw table.damaged();
-      const next = table.word(table.place(row) + NEXT) - 1;
-      if (this.#isAt(row, address)) {
-        if (!table.isAlive(row)) {
-          this.#unlink(row);
-          table.free(row);
-        } else if (this.#notify(row, state)) woken++;
-      }
-      row = next;
-    }
-    return woken;
-  }
-
-  #isAt(row: number, { id, offset }: Address): boolean {
-    const table = this.#table;
-    const place = table.place(row);
-    return table.word(place + OFFSET) === (offset % 2 ** 32 | 0) &&
-      table.word(place + SEGMENT) === (id % 2 ** 32 | 0) &&
-      table.word(place + SEGMENT_HIGH) === (Math.floor(id / 2 ** 32) | 0) &&
-      table.word(place + OFFSET_HIGH) === (Math.floor(offset / 2 ** 32) | 0);
-  }
-
-  /** False: it has given up. */
-  #notify(row: number, state: number): boolean {
-    const table = this.#table;
-    if (table.exchange(table.place(row) + STATE, PARKED, state) !== PARKED) return false;
-    this.#unlink(row);
-    this.#tell(row);
-    return true;
-  }
-
-  /** Both ways: whether the row's owner blocks or not is its own business. */
-  #tell(row: number): void {
-    this.#table.wake(this.#table.place(row) + STATE);
-    this.#table.post(row);
-  }
-}
-
-/** Tells a task what its row was notified of. */
-function answer(waiter: Waiter, state: number): void {
-  if (state === ENDED) waiter.reject(new WaitEnded());
-  else waiter.resolve("ok");
 }
 
 function isTimeout(error: unknown): boolean {

@@ -7,7 +7,7 @@
 import { type Addin, checkAddins } from "./addins/addin.ts";
 import { lookupShmem } from "./addins/handle.ts";
 import { addinsOf, type Opening } from "./addins/hooks.ts";
-import { type Backend, TABLE_PATIENCE_MS } from "./backend.ts";
+import type { Backend } from "./backend.ts";
 import { type Change, changes } from "./changes.ts";
 import { DsmrError } from "./errors.ts";
 import { describe, encodeTimeout } from "./ffi/native.ts";
@@ -46,7 +46,7 @@ import {
 import { backendOfSegment, handleOf, Segment } from "./segment.ts";
 import { dropSignal, Signal } from "./signal.ts";
 import { makeTranche, type Tranche } from "./tranche.ts";
-import { type AsyncWaitOptions, checkWaitOptions, patiently } from "./wait.ts";
+import { type AsyncWaitOptions, checkWaitOptions, patiently, TABLE_PATIENCE_MS } from "./wait.ts";
 import type { WebLocks } from "./web_locks.ts";
 import type { BackgroundWorker } from "./workers/handle.ts";
 import type { WorkerSpec } from "./workers/spec.ts";
@@ -622,9 +622,10 @@ export class Registry implements Disposable {
   }
 
   /**
-   * The segments and backends that come and go from now on. What comes and goes again between
-   * two turns of the loop is not seen. A backend that dies is noticed without anybody's doing.
-   * Waiting keeps the program alive; `return()` ends it at once.
+   * The segments and backends that come and go from now on; should a stopped process be in the
+   * middle of changing the registry's tables just now: from when it has gone on, and the loop has
+   * begun. What comes and goes again between two turns of the loop is not seen. A backend that dies
+   * is noticed without anybody's doing. Waiting keeps the program alive; `return()` ends it at once.
    *
    * @throws {DsmrError} `CLOSED`: also while waiting. The signal's reason.
    *
@@ -738,8 +739,9 @@ export class Registry implements Disposable {
 
   /**
    * Leaves the registry. When this was the isolate's last one for this registry and database,
-   * its segments are detached (every view of their buffers with them) and its backend is
-   * gone. Does nothing the second time.
+   * its segments are detached (every view of their buffers with them), its backend is gone, and
+   * its waits and requests for {@linkcode locks} end as `CLOSED`. Until then they go on, also those
+   * that were begun by this object. Does nothing the second time.
    */
   close(): void {
     if (!this.#isOpen) return;

@@ -243,7 +243,7 @@ export class Segment implements Disposable {
    * @returns `"ok"`: notified, and counted by exactly one {@linkcode notify}; `"not-equal"`: they had
    * another value; `"timed-out"`: counted by none.
    * @throws {DsmrError} `SIZE_INVALID`: the offset. `NO_SPACE`: 16,384 waits on words are pending
-   * in the registry. `DETACHED`, `CLOSED`: also while waiting. `TIMEOUT`: a stopped process was in
+   * in the registry, or this backend holds 128 locks. `DETACHED`, `CLOSED`: also while waiting. `TIMEOUT`: a stopped process was in
    * the middle of the same for 10 s. {@linkcode RangeError}: the timeout.
    */
   waitSync(byteOffset: number, expected: number, options?: { timeout?: number }): WordWait {
@@ -275,7 +275,21 @@ export class Segment implements Disposable {
     const checked = checkWaitOptions(options);
     const word = this.#word(byteOffset);
     const isExpected = (): boolean => word.load() === (expected | 0);
-    return await this.#backend.parking.wait(word, isExpected, checked);
+    // In this turn, as a rule: whoever notifies in the next one finds it parked.
+    const parking = this.#backend.parkingNow;
+    if (parking !== undefined) return await parking.wait(word, isExpected, checked);
+    const { timeout = Infinity, signal } = checked;
+    const until = performance.now() + timeout;
+    try {
+      const made = await this.#backend.parkingLater(checked);
+      const left = Math.max(until - performance.now(), 0);
+      return await made.wait(word, isExpected, { ...checked, timeout: left });
+    } catch (error) {
+      if (signal?.aborted === true && error === signal.reason) throw error;
+      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+      // The tables were not to be had in that time.
+      return isExpected() ? "timed-out" : "not-equal";
+    }
   }
 
   /**

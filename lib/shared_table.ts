@@ -12,6 +12,11 @@
  * together. They stay. Whoever makes one says so in the header when it is there; whoever gets the
  * lock attaches what it does not have yet before it looks at rows.
  *
+ * Whoever can attach a table can write what he likes into it. So nothing in it is believed that
+ * leads to a place: rows are looked up by their number, which must be one of a row that there is,
+ * every walk ends after as many steps as there are rows, and an extent is attached only if it is
+ * there. What does not fit is CORRUPT, for whoever meets it.
+ *
  * A backend sleeps on one word, its mailbox's, however many rows it has: whoever changes a row
  * of another backend posts it there and wakes.
  *
@@ -20,8 +25,9 @@
 
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { native } from "./ffi/native.ts";
+import { fateOf, native } from "./ffi/native.ts";
 import { runInside } from "./lwlock.ts";
+import { inOwnWords, titleOf } from "./own_names.ts";
 import { handleOf, type Segment } from "./segment.ts";
 import { type AsyncWaitOptions, wait } from "./wait.ts";
 
@@ -155,9 +161,11 @@ export class SharedTable {
     return part;
   }
 
-  /** The place of a row's first word. */
+  /** The place of a row's first word. Throws unless there is such a row. */
   place(row: number): number {
     const { headerWords, rows, rowWords } = this.#shape;
+    // As far as it is attached: what is not is beyond what the header says, too.
+    if (row < 0 || row >= rows * 2 ** (this.#parts.length - 1)) throw this.damaged();
     if (row < rows) return HEADER + headerWords + row * rowWords;
     const extent = 32 - Math.clz32(Math.floor(row / rows));
     return extent * EXTENT_PLACES + (row - rows * 2 ** (extent - 1)) * rowWords;
@@ -165,7 +173,9 @@ export class SharedTable {
 
   /** All rows that have ever been given out. */
   get used(): number {
-    return Math.min(this.word(USED) >>> 0, this.capacity);
+    const used = this.word(USED) >>> 0;
+    if (used > this.capacity) throw this.damaged();
+    return used;
   }
 
   /** All rows that there are. */
@@ -182,12 +192,20 @@ export class SharedTable {
     return this.#parts.length > this.#extentCount;
   }
 
-  /** Makes or attaches the next extent. */
-  async #extend(): Promise<void> {
+  /** Makes the next extent, or attaches it: that must be there, for the header says so. */
+  async #extend(how: "make" | "attach"): Promise<void> {
     const { rows, rowWords } = this.#shape;
     const extent = this.#parts.length;
     const size = rows * 2 ** (extent - 1) * rowWords * 4;
-    const segment = await this.#backend.ownSegment(`${this.#segment.name}${extent}`, size);
+    const name = `${this.#segment.name}${extent}`;
+    let segment: Segment;
+    try {
+      segment = await this.#backend.ownSegment(name, how === "make" ? size : 0);
+    } catch (cause) {
+      const isMissing = cause instanceof DsmrError && cause.code === "NOT_FOUND";
+      throw isMissing ? this.damaged() : cause;
+    }
+    if (segment.size < size) throw this.damaged();
     // Another task may have come first.
     this.#parts[extent] ??= new Int32Array(segment.buffer);
   }
@@ -196,7 +214,7 @@ export class SharedTable {
   async grow(): Promise<boolean> {
     const extent = await this.change(() => this.#extentCount) + 1;
     if (extent > (this.#shape.extents ?? 0)) return false;
-    while (this.#parts.length <= extent) await this.#extend();
+    while (this.#parts.length <= extent) await this.#extend("make");
     await this.change(() => this.set(EXTENTS, Math.max(extent, this.#extentCount)));
     return true;
   }
@@ -208,9 +226,11 @@ export class SharedTable {
    * and at most `timeout` ms.
    */
   changeSync<Result>(change: () => Result, timeout: number = PATIENCE_MS): Result {
-    // No task of ours has it, of whatever backend: they change and let go in one turn.
-    this.#segment.lock.acquireSync("exclusive", { timeout });
-    return this.#change(change);
+    return this.#told(() => {
+      // No task of ours has it, of whatever backend: they change and let go in one turn.
+      this.#segment.lock.acquireSync("exclusive", { timeout });
+      return this.#change(change);
+    });
   }
 
   /**
@@ -218,6 +238,19 @@ export class SharedTable {
    * the change begins.
    */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
+    try {
+      return await this.#changeSoon(change, options);
+    } catch (thrown) {
+      // An abort's reason is the caller's, whatever it is.
+      if (options?.signal?.aborted === true && thrown === options.signal.reason) throw thrown;
+      throw inOwnWords(thrown);
+    }
+  }
+
+  async #changeSoon<Result>(
+    change: () => Result,
+    options: AsyncWaitOptions | undefined,
+  ): Promise<Result> {
     const { lock } = this.#segment;
     for (;;) {
       if (lock.tryAcquire()) {
@@ -232,18 +265,29 @@ export class SharedTable {
         if (changed !== undefined) return changed.result;
       }
       // Somebody has made the table larger.
-      if (!this.#isWhole) await this.#extend();
+      if (!this.#isWhole) await this.#extend("attach");
     }
   }
 
   /** The same if it is to be had at once. Else nothing has been done, and it returns false. */
   tryChange(change: () => void): boolean {
-    const { lock } = this.#segment;
-    if (!lock.tryAcquire()) return false;
-    const isWhole = this.#isWhole;
-    if (isWhole) this.#change(change);
-    else lock.release();
-    return isWhole;
+    return this.#told(() => {
+      const { lock } = this.#segment;
+      if (!lock.tryAcquire()) return false;
+      const isWhole = this.#isWhole;
+      if (isWhole) this.#change(change);
+      else lock.release();
+      return isWhole;
+    });
+  }
+
+  /** Does it; what it throws does not tell of segments that are nobody's business. */
+  #told<Result>(action: () => Result): Result {
+    try {
+      return action();
+    } catch (thrown) {
+      throw inOwnWords(thrown);
+    }
   }
 
   #change<Result>(change: () => Result): Result {
@@ -292,9 +336,7 @@ export class SharedTable {
   /** Takes the first row off a list; -1 if there is none. */
   #unlink(first: number): number {
     const row = this.word(first) - 1;
-    if (row < 0) return -1;
-    if (row >= this.used) throw this.damaged();
-    this.set(first, this.word(this.place(row) + LINK));
+    if (row !== -1) this.set(first, this.word(this.place(row) + LINK));
     return row;
   }
 
@@ -302,8 +344,8 @@ export class SharedTable {
   damaged(): DsmrError {
     return new DsmrError(
       "CORRUPT",
-      `The library's own table in segment ${JSON.stringify(this.#segment.name)} is damaged. ` +
-        "Destroy the registry.",
+      `The registry is damaged, in ${titleOf(this.#segment.name)}: what is there does not fit ` +
+        "together. Destroy the registry.",
     );
   }
 
@@ -318,6 +360,8 @@ export class SharedTable {
       this.set(USED, row + 1);
     }
     const place = this.place(row);
+    // Nobody else's, if the links are what they must be.
+    if (this.word(place + STATE) !== FREE) throw this.damaged();
     let born = this.word(LAST_BORN) + 1 | 0;
     if (born === 0) this.set(LAST_BORN_HIGH, this.word(LAST_BORN_HIGH) + 1 | 0);
     this.set(LAST_BORN, born);
@@ -343,12 +387,11 @@ export class SharedTable {
     let link = MAIL_FIRST + (this.word(place + OWNER) & 0xff);
     for (let steps = this.used; steps >= 0; steps--) {
       const next = this.word(link) - 1;
-      if (next < 0) return;
-      if (next >= this.used) throw this.damaged();
       if (next === row) {
         this.set(link, this.word(place + LINK));
         return;
       }
+      // Of the last row: it is in the list, or the list is none.
       link = this.place(next) + LINK;
     }
     throw this.damaged();
@@ -465,10 +508,14 @@ export class SharedTable {
 
   #checkOpen(status: number): number {
     if (status >= 0) return status;
+    const code = native().codeOf.get(status) ?? "CLOSED";
     throw new DsmrError(
-      native().codeOf.get(status) ?? "CLOSED",
-      `The registry of segment ${JSON.stringify(this.#segment.name)} was closed or destroyed, or ` +
-        "the process is out of memory, while this was waited for.",
+      code,
+      code === "CLOSED" || code === "DETACHED"
+        ? `The registry ${fateOf(this.#backend.handle)} while there was something to wait for in ` +
+          `${titleOf(this.#segment.name)}.`
+        : `${titleOf(this.#segment.name)} cannot be waited for: the process is out of memory, ` +
+          "threads or watches.",
     );
   }
 
@@ -476,6 +523,7 @@ export class SharedTable {
     const mailbox = MAIL_FIRST + (this.self & 0xff);
     const rows: number[] = [];
     for (let row = this.#unlink(mailbox); row >= 0; row = this.#unlink(mailbox)) {
+      if (rows.length === this.used) throw this.damaged();
       this.set(this.place(row) + POSTED, 0);
       rows.push(row);
     }

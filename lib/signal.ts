@@ -58,15 +58,11 @@ function segmentOfSignal(name: string): string {
   return `${PREFIX}${name}`;
 }
 
-/** A message without the names of the library's own segments, which nobody knows. */
+/** A message without the name of the signal's segment, which nobody knows. */
 function inOthersWords(name: string, message: string): string {
-  let text = message;
   // The native library shows "?" for what is not to be printed.
-  for (const mark of ["\u0001", "?"]) {
-    text = text.replaceAll(`segment "${mark}!${name}"`, "it")
-      .replaceAll(`segment "${mark}parking"`, "the table of those who wait");
-  }
-  return text;
+  return message.replaceAll(`segment "${PREFIX}${name}"`, "it")
+    .replaceAll(`segment "?!${name}"`, "it");
 }
 
 /** What went wrong with the library's own segments, told of the signal. */
@@ -283,7 +279,8 @@ export class Signal {
    *
    * @returns the present {@linkcode sequence}: never that from before the wait.
    * @throws {DsmrError} `TIMEOUT`. `CLOSED`, `NOT_FOUND` (the signal was dropped): also while
-   * waiting. `NO_SPACE`: 16,384 waits are pending in the registry. {@linkcode RangeError}: the
+   * waiting. `NO_SPACE`: 16,384 waits are pending in the registry, or this
+   * backend holds 128 locks. {@linkcode RangeError}: the
    * timeout, or `since`. {@linkcode TypeError}: an option of the wrong type.
    */
   waitSync(options?: SignalWaitOptions): number {

@@ -30,7 +30,7 @@
 
 import type { Backend } from "./backend.ts";
 import { check, encodeName, native } from "./ffi/native.ts";
-import type { Address } from "./parking.ts";
+import type { Address } from "./parking_rows.ts";
 import { encodeScope } from "./scope.ts";
 import { handleOf, idOf, type Segment } from "./segment.ts";
 

@@ -11,6 +11,7 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import { DsmrError } from "./errors.ts";
 import { check, checkOptions, describe, native } from "./ffi/native.ts";
 import type { Listener } from "./ffi/symbols.ts";
@@ -50,6 +51,15 @@ export class Deadline {
   /** Does not call any more. */
   end(): void {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
+  }
+}
+
+/** What is to be told; if it cannot be made, what was thrown: a wait must end either way. */
+export function reasonOf(make: () => unknown): unknown {
+  try {
+    return make();
+  } catch (error) {
+    return error;
   }
 }
 
@@ -153,10 +163,9 @@ export interface WaitRequest {
 
 class Wait {
   readonly #request: WaitRequest;
-  readonly #signal: AbortSignal | undefined;
   readonly #resolve: (outcome: number) => void;
   readonly #reject: (reason: unknown) => void;
-  readonly #onAbort = (): void => this.fail(this.#signal?.reason);
+  #stopListening: (() => void) | undefined;
   #watch = 0;
   #deadline: Deadline | undefined;
   #hasEnded = false;
@@ -168,14 +177,15 @@ class Wait {
     reject: (reason: unknown) => void,
   ) {
     this.#request = request;
-    this.#signal = signal;
     this.#resolve = resolve;
     this.#reject = reject;
     if (request.isWeak !== undefined) perhapsWeak.add(this);
     this.step();
     if (this.#hasEnded) return;
-    signal?.addEventListener("abort", this.#onAbort);
-    this.#deadline = startDeadline(timeout, () => this.fail(request.late()));
+    if (signal !== undefined) {
+      this.#stopListening = onAbort(signal, () => this.fail(signal.reason));
+    }
+    this.#deadline = startDeadline(timeout, () => this.fail(reasonOf(() => request.late())));
   }
 
   /** Whether it is pending without keeping the program alive. */
@@ -211,8 +221,12 @@ class Wait {
     native().calls.dsmr_watch_end(this.#watch);
     pending.delete(this.#watch);
     this.#end();
-    this.#request.giveUp?.();
-    this.#reject(reason);
+    try {
+      this.#request.giveUp?.();
+      this.#reject(reason);
+    } catch (error) {
+      this.#reject(error);
+    }
     reconsider();
   }
 
@@ -220,7 +234,7 @@ class Wait {
     this.#hasEnded = true;
     perhapsWeak.delete(this);
     this.#deadline?.end();
-    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#stopListening?.();
   }
 }
 
@@ -261,7 +275,8 @@ export function checkWaitOptions(options: AsyncWaitOptions | undefined): AsyncWa
     throw new TypeError(`The signal is ${describe(signal)}, not an AbortSignal.`);
   }
   return {
-    ...(timeout === undefined ? {} : { timeout }),
+    // Not -0.
+    ...(timeout === undefined ? {} : { timeout: timeout + 0 }),
     ...(signal === undefined ? {} : { signal }),
   };
 }
@@ -275,19 +290,20 @@ export function within(
   return new Promise((resolve, reject) => {
     // It may expire before it is assigned.
     let deadline: Deadline | undefined = undefined;
+    let stopListening: (() => void) | undefined;
     const end = (): void => {
       deadline?.end();
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     };
-    const onAbort = (): void => {
+    const abort = (): void => {
       end();
       reject(signal?.reason);
     };
-    if (signal?.aborted === true) return onAbort();
-    signal?.addEventListener("abort", onAbort);
+    if (signal?.aborted === true) return abort();
+    if (signal !== undefined) stopListening = onAbort(signal, abort);
     deadline = startDeadline(timeout, () => {
       end();
-      reject(late());
+      reject(reasonOf(late));
     });
     promise.then(() => {
       end();
@@ -297,7 +313,27 @@ export function within(
 }
 
 /** Between two looks at tables that a stopped process holds. */
-const TABLE_PAUSE_MS = 20;
+export const TABLE_PAUSE_MS = 20;
+/** How long the async forms block, at most, for a stopped process in the registry's tables. */
+export const TABLE_PATIENCE_MS = 5;
+
+/**
+ * Makes sync calls of a registry give up soon while a stopped process holds its tables: those
+ * that have no timeout of their own. `patience` in ms; 0 is what they have anyhow.
+ */
+export function impatiently<Result>(
+  registry: number,
+  calls: () => Result,
+  patience: number = TABLE_PATIENCE_MS,
+): Result {
+  const { dsmr_registry_patience } = native().calls;
+  dsmr_registry_patience(registry, patience);
+  try {
+    return calls();
+  } finally {
+    dsmr_registry_patience(registry, 0);
+  }
+}
 
 /**
  * Repeats what gives up at once while a stopped process holds a registry's tables, until the

@@ -12,11 +12,12 @@
  * @module
  */
 
+import { onAbort } from "./aborts.ts";
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
-import { check, native, nothing, quote } from "./ffi/native.ts";
+import { check, native, nothing } from "./ffi/native.ts";
 import type { LockMode } from "./lock_arguments.ts";
-import { reconsider, wait } from "./wait.ts";
+import { impatiently, reconsider, wait } from "./wait.ts";
 import {
   checkArguments,
   nameFromTable,
@@ -24,8 +25,8 @@ import {
   type WebLock,
   type WebLockOptions,
 } from "./web_locks_arguments.ts";
-import { type EncodedName, encodeLockName, type Manner } from "./web_locks_table.ts";
-import { REQUESTS_MAX, RequestTable } from "./web_locks_table.ts";
+import { closed, full, Request, stolen } from "./web_locks_request.ts";
+import { type EncodedName, encodeLockName, type Manner, RequestTable } from "./web_locks_table.ts";
 
 /** A request, as {@linkcode WebLocks.query} sees it. */
 export interface WebLockInfo {
@@ -51,25 +52,6 @@ export interface WebLocksSnapshot {
 const BATCH = 64;
 /** Before something is tried again that no event announces. */
 const PAUSE_MS = 20;
-
-/** A request of this isolate. */
-class Request {
-  readonly granted: PromiseWithResolvers<WebLock | null> = Promise.withResolvers();
-  /** Rejected when the lock is held no more, though the callback is not through. */
-  readonly lost: PromiseWithResolvers<never> = Promise.withResolvers();
-  readonly lock: WebLock;
-  /** As long as it has one. */
-  row: number | undefined;
-  isQueued = false;
-  /** Ended before it was in the table. */
-  isOver = false;
-
-  constructor(lock: WebLock) {
-    this.lock = lock;
-    // It may come when nobody listens.
-    this.lost.promise.catch(() => {});
-  }
-}
 
 /** A change of the table. False: there is no room for it yet. */
 interface Change {
@@ -136,8 +118,11 @@ export class WebLocks {
    * name begins with "-", or the options contradict each other.
    * @throws {TypeError} An argument of the wrong type.
    * @throws {DsmrError} `NAME_TOO_LONG`. `CLOSED`: the registry was closed or destroyed; also
-   * while the lock was waited for or held. `NO_SPACE`: there are a million requests, or no
-   * memory. `REGISTRY_FULL`: no place for the table in the registry.
+   * while the lock was waited for or held. Where one thread has opened a registry and database
+   * several times, that is when the last `Registry` object of them is closed, whichever of them the
+   * request was made by: they are one client. `NO_SPACE`: there are a million requests, or no
+   * memory, or this backend holds 128 locks of segments. `REGISTRY_FULL`: no place for the table in
+   * the registry. `CORRUPT`: the table was overwritten; who holds a lock may have lost it.
    *
    * @example
    * ```ts
@@ -170,20 +155,18 @@ export class WebLocks {
     const encoded = encodeLockName(nameInTable(name, scope, this.#backend.databaseId));
     this.#change((table) => this.#enter(table, request, encoded, manner))
       .catch((cause) => request.granted.reject(cause));
-    const onAbort = (): void => {
-      request.granted.reject(signal?.reason);
-      request.isOver = true;
+    const stopListening = signal && onAbort(signal, () => {
+      request.end(signal.reason);
       // A registry that is closed has let go of it already.
       this.#change((table) => this.#leave(table, request), true).catch(() => {});
-    };
-    signal?.addEventListener("abort", onAbort);
+    });
     let lock: WebLock | null;
     try {
       lock = await request.granted.promise;
       // Between the grant and this turn.
-      if (request.isOver) throw signal?.reason;
+      request.throwIfOver();
     } finally {
-      signal?.removeEventListener("abort", onAbort);
+      stopListening?.();
     }
     if (lock === null) return await callback(null);
     try {
@@ -229,26 +212,31 @@ export class WebLocks {
   /**
    * Internal: the registry is being closed.
    *
+   * From the first line on no request enters the table: what is queued here to change it does
+   * nothing any more, though letting go of the table's lock may run it. So all that there are to
+   * be told are those of now, and nobody else ever tells them anything.
+   *
    * @ignore
    */
   close(): void {
-    const requests = [...this.#requests.values()];
     this.#end.abort();
+    const requests = [...this.#requests];
+    for (const [, request] of requests) {
+      // Before the table is touched: what one lets go of must be granted to none of them.
+      this.#forget(request);
+      request.end(closed());
+      request.lost.reject(closed());
+    }
+    for (const change of this.#changes.splice(0)) change.fail(closed());
     try {
       // At once, if it is to be had at once; else those who wait notice that we have left.
       const table = this.#table;
       table?.tryChange(() => {
-        for (const request of requests) this.#leave(table, request);
+        for (const [row] of requests) table.leave(row);
       });
     } catch {
       // The registry was destroyed, or is damaged: nobody waits any more.
     }
-    for (const request of requests) {
-      this.#forget(request);
-      request.granted.reject(closed());
-      request.lost.reject(closed());
-    }
-    for (const change of this.#changes.splice(0)) change.fail(closed());
   }
 
   // ---- the table ------------------------------------------------------------------------
@@ -357,6 +345,14 @@ export class WebLocks {
       request.granted.resolve(null);
       return true;
     }
+    const double = this.#requests.get(entered.row);
+    if (double !== undefined) {
+      // The row has been given out twice: neither has it to itself.
+      this.#forget(double);
+      double.granted.reject(table.damaged());
+      double.lost.reject(table.damaged());
+      throw table.damaged();
+    }
     request.row = entered.row;
     this.#requests.set(entered.row, request);
     if (entered.outcome === "held") request.granted.resolve(request.lock);
@@ -445,7 +441,8 @@ export class WebLocks {
           isWeak: () => this.#queuedCount === 0,
         }, { signal: this.#end.signal });
         // Nothing has come or gone: somebody is dead, and stays so until somebody clears up.
-        if (seen[0] === before && calls.dsmr_backends(handle, nothing, 0, error.bytes) < 0) {
+        const clear = () => calls.dsmr_backends(handle, nothing, 0, error.bytes);
+        if (seen[0] === before && impatiently(handle, clear) < 0) {
           await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
         }
         if (this.#queuedCount === 0) break;
@@ -463,6 +460,8 @@ export class WebLocks {
 
   /** Nothing is heard of grants and thefts any more: the registry is gone, or memory is. */
   #fail(cause: unknown): void {
+    // All have been told.
+    if (this.#end.signal.aborted) return;
     const requests = [...this.#requests.values()];
     for (const request of requests) {
       request.granted.reject(cause);
@@ -481,28 +480,4 @@ async function run<Result>(
   lock: WebLock,
 ): Promise<Awaited<Result>> {
   return await callback(lock);
-}
-
-function closed(): DsmrError {
-  return new DsmrError(
-    "CLOSED",
-    "The registry of these locks was closed or destroyed. They have been let go, and requests for " +
-      "them are not granted any more. Open it again.",
-  );
-}
-
-function full(): DsmrError {
-  return new DsmrError(
-    "NO_SPACE",
-    `${REQUESTS_MAX} requests for locks are held or pending in this registry, which is all it ` +
-      "has room for.",
-    { actual: REQUESTS_MAX, requested: REQUESTS_MAX + 1 },
-  );
-}
-
-function stolen(name: string): DOMException {
-  return new DOMException(
-    `Somebody has stolen the lock ${quote(name)}: a request with the option steal.`,
-    "AbortError",
-  );
 }

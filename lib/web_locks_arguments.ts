@@ -124,7 +124,7 @@ export function checkArguments<Result>(args: readonly unknown[]): CheckedRequest
     mode,
     scope,
     manner: steal ? "steal" : ifAvailable ? "try" : "queue",
-    signal,
+    signal: signal as AbortSignal | undefined,
     callback: callback as (lock: WebLock | null) => Result,
   };
 }

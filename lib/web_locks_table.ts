@@ -16,7 +16,7 @@
 import type { Backend } from "./backend.ts";
 import type { LockMode } from "./lock_arguments.ts";
 import type { Segment } from "./segment.ts";
-import { OWNER, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
+import { FREE, OWNER, SharedTable, STATE, tableSize, USER } from "./shared_table.ts";
 
 const QUEUED = 1;
 const HELD = 2;
@@ -167,8 +167,8 @@ export class RequestTable extends SharedTable {
    */
   #each(place: number, look: (row: number, place: number) => boolean): void {
     let row = this.word(this.#bucket(place)) - 1;
-    for (let steps = this.used; row >= 0; steps--) {
-      if (steps < 0 || row >= this.used) throw this.damaged();
+    for (let steps = this.used; row !== -1; steps--) {
+      if (steps === 0) throw this.damaged();
       const other = this.place(row);
       const next = this.word(other + NEXT) - 1;
       if (this.#isSameName(place, other) && look(row, other)) return;
@@ -311,7 +311,10 @@ export class RequestTable extends SharedTable {
 
   /** Ends a request of this backend, held or not. False: it has been stolen. */
   leave(row: number): boolean {
-    const isStolen = this.word(this.place(row) + STATE) === STOLEN;
+    const place = this.place(row);
+    const state = this.word(place + STATE);
+    if (state === FREE || this.word(place + OWNER) !== this.self) throw this.damaged();
+    const isStolen = state === STOLEN;
     this.unpost(row);
     this.#bury(row);
     return !isStolen;

@@ -172,8 +172,9 @@ const layers = [
   ["signal_words.ts", "layouts.ts"],
   ["backend.ts"],
   ["parking.ts", "web_locks.ts"],
+  ["web_locks_request.ts"],
   ["web_locks_arguments.ts"],
-  ["web_locks_table.ts"],
+  ["parking_rows.ts", "web_locks_table.ts"],
   ["shared_table.ts"],
   ["listing.ts"],
   ["struct/struct.ts"],
@@ -192,7 +193,8 @@ const layers = [
   ["ffi/unpack.ts"],
   ["ffi/deno.ts", "ffi/bun.ts", "ffi/record.ts", "ffi/packaged.ts"],
   ["ffi/symbols.ts"],
-  ["errors.ts", "promise.ts", "turns.ts"],
+  ["own_names.ts"],
+  ["aborts.ts", "errors.ts", "promise.ts", "turns.ts"],
 ];
 
 test("imports in lib point one way: mod, features, seam", () => {

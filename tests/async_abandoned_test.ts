@@ -72,6 +72,48 @@ for (const runtime of runtimes) {
     }));
 }
 
+for (const mode of ["exclusive", "shared"] as const) {
+  test(`who has no time takes the lock over from a killed process that held it ${mode}`, () =>
+    inScene(async (scene) => {
+      const { registry, lock } = attach(scene);
+      const none = { timeout: 0 };
+      // Whether it has the lock then; else it has seen that it is free.
+      const forms: Record<string, () => boolean | Promise<boolean>> = {
+        tryAcquire: () => lock.tryAcquire(),
+        acquireSync: () => (lock.acquireSync("exclusive", none), true),
+        withSync: () => lock.withSync("exclusive", () => lock.heldByMe("exclusive"), none),
+        holdSync: () => (lock.holdSync("exclusive", none), true),
+        // The first waits for the end of the dead one, which has come.
+        acquireOrWaitSync: () => lock.acquireOrWaitSync(none) || lock.acquireOrWaitSync(none),
+        waitForVarSync: () => lock.waitForVarSync(0, 0n, none).released,
+        acquire: () => lock.acquire("exclusive", none).then(() => true),
+        with: () => lock.with("exclusive", () => lock.heldByMe("exclusive"), none),
+        hold: () => lock.hold("exclusive", none).then(() => true),
+        acquireOrWait: () => lock.acquireOrWait(none),
+        waitForVar: async () => (await lock.waitForVar(0, 0n, none)).released,
+      };
+      // It waits for no shared holder, dead or not.
+      if (mode === "shared") delete forms["acquireOrWaitSync"];
+      const failed: string[] = [];
+      for (const [i, [name, call]] of Object.entries(forms).entries()) {
+        const child = await holder(scene, runtimes[i % 2] ?? "deno", mode);
+        await child.killed();
+        try {
+          assertEquals(await call(), true);
+          const isHeld = !name.startsWith("waitForVar") && !name.startsWith("with");
+          assertEquals([lock.heldByMe(), lock.abandoned], [isHeld, mode === "exclusive"]);
+        } catch (error) {
+          failed.push(`${name}: ${error}`);
+        }
+        registry.releaseAll();
+        // Also what has just failed.
+        lock.withSync("exclusive", () => lock.markConsistent(), { timeout: 1000 });
+      }
+      assertEquals(failed, []);
+      assertNothingLeft(registry, lock);
+    }));
+}
+
 test("an abandoned lock without repair is told by abandoned, until markConsistent", () =>
   inScene(async (scene) => {
     const { registry, lock } = attach(scene);

@@ -4,8 +4,17 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { test } from "./_declare.ts";
 import { DsmrError, Registry } from "../lib/mod.ts";
-import { assertRefused, assertRejectedWith, isLinux, observe, Party, turn } from "./_async.ts";
-import { inScene, type Scene, succeeded, until } from "./_scene.ts";
+import {
+  assertRefused,
+  assertRejectedWith,
+  attach,
+  holder,
+  isLinux,
+  observe,
+  Party,
+  turn,
+} from "./_async.ts";
+import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
 import { Child, root, runtimes } from "./_spawn.ts";
 
 const SIZE = 64;
@@ -94,6 +103,148 @@ test("a stopped process in the tables: open and getNamedSegment wait, and the lo
       turns.end();
     }
   }));
+
+/** Asserts that it pends while the loop goes on, with the tables frozen. */
+async function assertPends(...pending: { settled: boolean }[]): Promise<void> {
+  const turns = countTurns();
+  await until(() => turns.count > 20 || pending.some(({ settled }) => settled));
+  turns.end();
+  assertEquals(pending.map(({ settled }) => settled), pending.map(() => false));
+}
+
+/** What freezes and thaws the scene's registry. */
+async function freezer(scene: Scene): Promise<{ freeze(): Promise<void>; thaw(): Promise<void> }> {
+  const intruder = await Intruder.start(scene);
+  return {
+    freeze: () => intruder.ask(`freeze ${scene.dir} test`),
+    thaw: () => intruder.ask("thaw"),
+  };
+}
+
+test("a stopped process in the tables: watch begins, goes on and ends without blocking", () =>
+  inScene(async (scene) => {
+    if (!isLinux("a registry that is frozen")) return;
+    const registry = scene.open();
+    const frozen = await freezer(scene);
+    await frozen.freeze();
+    const changes = registry.watch();
+    const first = observe(changes.next());
+    await assertPends(first);
+    await frozen.thaw();
+    let count = 0;
+    await until(() => {
+      // The first of them may come before it looks.
+      if (!first.settled) registry.getNamedSegmentSync(`a${count++}`, SIZE);
+      return first.settled;
+    });
+    const { value } = await first.promise;
+    assert(value?.type === "segment-created", JSON.stringify(value));
+
+    for (const how of ["goes on", "return", "abort"]) {
+      const child = await Party.start(scene, "bun");
+      const controller = new AbortController();
+      const { signal } = controller;
+      const watched = registry.watch({ signal });
+      const left = observe(watched.next());
+      // Nobody else can tell of a change now.
+      await frozen.freeze();
+      await child.killed();
+      await assertPends(left);
+      if (how === "return") await watched.return?.();
+      if (how === "return") assertEquals((await left.promise).done, true);
+      if (how === "abort") controller.abort("enough");
+      if (how === "abort") await assertRejectedWith(left.promise, "enough");
+      await frozen.thaw();
+      if (how !== "goes on") continue;
+      const { value } = await left.promise;
+      assert(value?.type === "backend-left", JSON.stringify(value));
+      assertEquals(value.backend.pid, child.pid);
+    }
+  }));
+
+test("a stopped process in the tables: the first wait on a word does not block", () =>
+  inScene(async (scene) => {
+    if (!isLinux("a registry that is frozen")) return;
+    const segment = scene.open().getNamedSegmentSync("a", SIZE);
+    const frozen = await freezer(scene);
+    await frozen.freeze();
+    for (const timeout of [0, 1, 60]) {
+      assertEquals(await segment.wait(0, 0, { timeout }), "timed-out");
+      assertEquals(await segment.wait(0, 1, { timeout }), "not-equal");
+    }
+    const controller = new AbortController();
+    const aborted = observe(segment.wait(0, 0, { signal: controller.signal }));
+    const waits = [segment.wait(0, 0), segment.wait(0, 1)].map(observe);
+    await assertPends(aborted, ...waits);
+    const reason = new DsmrError("TIMEOUT", "as planned");
+    controller.abort(reason);
+    await assertRejectedWith(aborted.promise, reason);
+    await frozen.thaw();
+    assertEquals(await waits[1]?.promise, "not-equal");
+    await until(() => segment.notify(0) === 1);
+    assertEquals(await waits[0]?.promise, "ok");
+  }));
+
+test("a stopped process in the tables: what is initialised waits to be published", () =>
+  inScene(async (scene) => {
+    if (!isLinux("a registry that is frozen")) return;
+    const registry = scene.open();
+    const frozen = await freezer(scene);
+    let isFilled = false;
+    const getting = observe(registry.getNamedSegment("a", SIZE, async () => {
+      await frozen.freeze();
+      isFilled = true;
+    }));
+    await until(() => isFilled);
+    await assertPends(getting);
+    await frozen.thaw();
+    assertEquals((await getting.promise).found, false);
+    assertEquals(registry.lookupSegment("a"), await getting.promise);
+  }));
+
+test("a stopped process in the tables: opening what is open already waits", () =>
+  inScene(async (scene) => {
+    if (!isLinux("a registry that is frozen")) return;
+    const registry = scene.open();
+    const { dir } = scene;
+    const frozen = await freezer(scene);
+    await frozen.freeze();
+    for (const timeout of [0, 1]) {
+      await assertRefused(Registry.open("test", { dir, timeout }), "TIMEOUT", "Is it stopped?");
+      // Also what blocks does so no longer than it was told to.
+      assertFails(() => Registry.openSync("test", { dir, timeout }), "TIMEOUT", "for 1 ms");
+    }
+    const opening = observe(Registry.open("test", { dir }));
+    await assertPends(opening);
+    await frozen.thaw();
+    using again = await opening.promise;
+    assertEquals(again.backendId, registry.backendId);
+  }));
+
+for (const runtime of runtimes) {
+  test(`a stopped process in the tables: waiting for a killed ${runtime} process does not block`, () =>
+    inScene(async (scene) => {
+      if (!isLinux("a registry that is frozen")) return;
+      const { lock } = attach(scene);
+      const child = await holder(scene, runtime, "exclusive");
+      const frozen = await freezer(scene);
+      await frozen.freeze();
+      await child.killed();
+      assertEquals(lock.tryAcquire(), false);
+      for (const timeout of [0, 1, 60]) {
+        await assertRefused(lock.acquire("exclusive", { timeout }), "TIMEOUT", `${timeout} ms`);
+        await assertRefused(lock.waitForVar(0, 0n, { timeout }), "TIMEOUT", `${timeout} ms`);
+      }
+      const released = observe(lock.waitForVar(0, 0n));
+      const acquired = observe(lock.acquire("shared"));
+      await assertPends(released, acquired);
+      await frozen.thaw();
+      assertEquals((await released.promise).released, true);
+      await acquired.promise;
+      assert(lock.abandoned && lock.heldByMe("shared"));
+      lock.release();
+    }));
+}
 
 for (const runtime of runtimes) {
   test(`sync code of a ${runtime} process takes the lock before its first wait has begun`, () =>

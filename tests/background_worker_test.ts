@@ -212,6 +212,9 @@ for (const { kind, host, how } of kinds) {
       if (host === undefined) await until(() => !pids.some((pid) => isRunning(pid ?? 0)));
       const error = await rejection(steady.waitForShutdown());
       assert(error instanceof DsmrError && error.code === "CLOSED", String(error));
+      // Nor does it say what stands in memory that is nobody's any more.
+      assertFails(() => steady.pid, "CLOSED");
+      assertFails(() => steady.terminate(), "CLOSED");
     }));
 
   test(`worker as a ${kind}: one that closes its registry runs on, alone`, () =>

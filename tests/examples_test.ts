@@ -111,14 +111,45 @@ test("leader: one leads; when it is killed, or resigns, the next one does", () =
     }
   }));
 
-/** Starts a server of the example on a free port; resolves with its address. */
-async function serve(scene: Scene, runtime: RuntimeName): Promise<{ url: string; child: Child }> {
+/** Starts a server of the example, by default on a free port; resolves with its address. */
+async function serve(
+  scene: Scene,
+  runtime: RuntimeName,
+  wanted: string = "0",
+): Promise<{ url: string; port: string; child: Child }> {
   const flags = runtime === "deno" ? ["--unstable-net"] : [];
-  const child = start(scene, runtime, `limited_server_${runtime}.ts`, ["0", NAME], flags);
+  const child = start(scene, runtime, `limited_server_${runtime}.ts`, [wanted, NAME], flags);
   const listening = /Listening on http:\/\/\S+:([1-9]\d*)/;
   await prints(child, listening);
-  const port = listening.exec(child.printed)?.[1];
-  return { url: `http://127.0.0.1:${port}/`, child };
+  const port = listening.exec(child.printed)?.[1] ?? "";
+  return { url: `http://127.0.0.1:${port}/`, port, child };
+}
+
+/** What one request, by a connection of its own, is answered. */
+async function request(url: string): Promise<string> {
+  const response = await fetch(url, { headers: { connection: "close" } });
+  return await response.text();
+}
+
+for (const [first, second] of [["deno", "bun"], ["bun", "deno"]] as const) {
+  test(`limited_server: ${second} joins ${first} on its port, and both answer`, () =>
+    inScene(async (scene) => {
+      if (process.platform !== "linux") {
+        console.log("not tested: only Linux shares out what comes to one port among processes");
+        return;
+      }
+      const { url, port, child } = await serve(scene, first);
+      const joined = await serve(scene, second, port);
+      assertEquals(joined.port, port);
+      const seen = new Set<string>();
+      const pids = [child, joined.child].map(({ pid }) => `Hello from ${pid}.\n`);
+      // Each is a connection of its own, which the system gives to either.
+      for (let left = 10_000; left > 0 && !pids.every((text) => seen.has(text)); left--) {
+        seen.add(await request(url));
+      }
+      seen.delete("Too many requests.\n");
+      assertEquals([...seen].sort(), pids.sort());
+    }));
 }
 
 test("limited_server: Deno and Bun let 100 requests a second through, both together", () =>

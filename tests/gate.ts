@@ -99,6 +99,8 @@ const checks: Step[] = [
     command: () => [deno, "test", "-A", "--doc", "lib"],
     count: countDeno,
   },
+  { name: "tsc-plain", command: () => [tsc, "-p", "tests/tsconfig.plain.json", "--strict"] },
+  { name: "tsc-loose", command: () => [tsc, "-p", "tests/tsconfig.plain.json"] },
 ];
 
 /** The C tests, built in several ways: two at a time, or they would take the longest by far. */

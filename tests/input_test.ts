@@ -166,13 +166,15 @@ test("maxBackends and maxSegments out of range are SIZE_INVALID and create nothi
   }));
 
 test("options that are null are as omitted, and a wrong one of any type is told by name", () =>
-  inScene((scene) => {
+  inScene(async (scene) => {
     const nothing = null as never;
     for (const mode of [5n, Symbol("s"), null, {}, () => {}]) {
       assertThrows(() => scene.open({ mode: mode as never }), TypeError, "mode");
     }
     const registry = scene.open();
     const { lock } = registry.getNamedSegmentSync("a", 8, undefined, nothing);
+    const again = await registry.getNamedSegment("b", 8, undefined, nothing);
+    assertEquals(again.found, false);
     assertThrows(() => lock.acquireSync(5n as never), TypeError, "mode");
     lock.acquireSync("exclusive", nothing);
     lock.updateVar(0, 1n, nothing);

@@ -1,8 +1,10 @@
 /** Locks: what is given to their calls, what a repair may do, and cycles of every kind of wait. */
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import process from "node:process";
+import { assertRefused } from "./_async.ts";
 import { test } from "./_declare.ts";
-import type { Registry, Repair, Segment, Tranche, WaitOptions } from "../lib/mod.ts";
+import { Registry, type Repair, type Segment, type Tranche, type WaitOptions } from "../lib/mod.ts";
 import type { Command, Report } from "./_agent.ts";
 import { assertFailed, assertFails, inScene, type Scene, succeeded } from "./_scene.ts";
 
@@ -234,4 +236,64 @@ test("acquireOrWaitSync and waitForVarSync in a cycle: one process gets DEADLOCK
       assertEquals((await parties[winner]?.ask({ do: "releaseAll" }))?.value, count);
       assertEquals([...registry.waits()], []);
     }
+  }));
+
+test("an offset that is no place for a variable is named, by every call that takes one", () =>
+  inScene(async (scene) => {
+    const { segment: { lock } } = attach(scene);
+    for (const at of [4, SIZE, SIZE - 4, 2 ** 40]) {
+      const texts = [`Byte ${at} `, '"a"', `${SIZE} bytes`, "multiple of 8"] as const;
+      const errors = [
+        assertFails(() => lock.waitForVarSync(at, 0n), "SIZE_INVALID", ...texts),
+        await assertRefused(lock.waitForVar(at, 0n), "SIZE_INVALID", ...texts),
+        lock.withSync(
+          "exclusive",
+          () => assertFails(() => lock.updateVar(at, 0n), "SIZE_INVALID", ...texts),
+        ),
+      ];
+      for (const { actual, requested } of errors) assertEquals([actual, requested], [SIZE, at]);
+    }
+  }));
+
+test("TIMEOUT says when it is this very program that has the lock", () =>
+  inScene(async (scene) => {
+    const { segment: { lock } } = attach(scene);
+    await lock.acquire();
+    const own = await assertRefused(
+      lock.acquire("exclusive", { timeout: 1 }),
+      "TIMEOUT",
+      "this program has it itself",
+    );
+    assertEquals([own.actual, own.requested], [process.pid, 1]);
+    const other = scene.open({ database: "other" }).getNamedSegmentSync("a").lock;
+    assertFails(
+      () => other.acquireSync("shared", { timeout: 1 }),
+      "TIMEOUT",
+      `process ${process.pid} has it`,
+      "Worker or another database",
+    );
+    lock.release();
+  }));
+
+test("with 128 locks held, waits on words and requests of locks by name say so", () =>
+  inScene(async (scene) => {
+    const registry = scene.open();
+    const segment = registry.getNamedSegmentSync("many", 129 * 64);
+    const tranche = registry.newTranche("many");
+    for (let at = 64; at <= 128 * 64; at += 64) segment.initLock(at, tranche).acquireSync();
+    const texts = ["holds 128 locks", "the library's own table"] as const;
+    assertFails(() => segment.waitSync(0, 0), "NO_SPACE", ...texts);
+    await assertRefused(segment.wait(0, 0), "NO_SPACE", ...texts);
+    await assertRefused(registry.locks.request("l", () => {}), "NO_SPACE", ...texts);
+    assertEquals(registry.releaseAll(), 128);
+    await registry.locks.request("l", () => {});
+  }));
+
+test("a wait that ends because its registry was destroyed says that, and nothing else", () =>
+  inScene(async (scene) => {
+    const { segment } = attach(scene);
+    const waiting = segment.wait(0, 0);
+    Registry.destroy("test", { dir: scene.dir });
+    const { message } = await assertRefused(waiting, "CLOSED", "was destroyed");
+    assert(!message.includes("memory") && !message.includes("closed"), message);
   }));

@@ -318,6 +318,58 @@ static void mutated_control_files_never_crash_or_hang_anybody(void) {
   CHECK(*attached > ROUNDS / 2);
 }
 
+/* Writes words at random into the registry's control file, until it is killed. */
+static _Noreturn void write_on(uint64_t seed, const struct gate *begun) {
+  char path[512];
+  control_path(path);
+  int fd = open(path, O_RDWR);
+  CHECK(fd >= 0);
+  unsigned char *bytes = mmap(NULL, pristine_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  CHECK(bytes != MAP_FAILED);
+  gate_open(begun);
+  for (;;) {
+    set_random_word(bytes, &seed);
+    /* And often what was there, so that those who read it get somewhere. */
+    size_t at = check_random(&seed) % (pristine_size / 64) * 64;
+    memcpy(bytes + at, pristine + at, 64);
+  }
+}
+
+static void control_file_that_somebody_writes_into_all_the_time_crashes_nobody(void) {
+  if (CHECK_TSAN) check_skip("races with a writer on purpose");
+  enum { ROUNDS = CHECK_EMULATED ? 10 : 100 };
+  make_pristine();
+  int32_t *attached = check_shared(sizeof *attached);
+  for (int round = 0; round < ROUNDS; round++) {
+    put_control(pristine, pristine_size);
+    struct gate begun = gate_make();
+    pid_t writer = check_fork();
+    if (writer == 0) write_on(UINT64_C(0x5eed0003) + (uint64_t)round * 7919, &begun);
+    gate_pass(&begun);
+    pid_t child = check_fork();
+    if (child == 0) {
+      alarm(60);
+      for (int i = 0; i < 20; i++) {
+        int32_t registry = sane(try_open("r"));
+        if (registry <= 0) continue;
+        *attached += 1;
+        if (i % 2 == 0) use_everything((uint32_t)registry);
+        sane(dsmr_registry_close((uint32_t)registry));
+      }
+      _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    if (status != 0) printf("round %d:\n", round);
+    CHECK_KILL(writer);
+    CHECK_INT(status, 0);
+    CHECK(close(begun.ends[0]) == 0 && close(begun.ends[1]) == 0);
+    (void)try_destroy("r");
+  }
+  printf("      attached %d times\n", *attached);
+  CHECK(*attached > 0);
+}
+
 /* ---- segment files ---------------------------------------------------------------------------- */
 
 /* The segment cannot be attached, and trying leaves no trace; dropping and asking anew helps. */
@@ -405,6 +457,7 @@ static const struct check_test tests[] = {
     TEST(control_file_of_any_other_length_is_corrupt),
     TEST(every_header_byte_that_matters_is_checked),
     TEST(mutated_control_files_never_crash_or_hang_anybody),
+    TEST(control_file_that_somebody_writes_into_all_the_time_crashes_nobody),
     TEST(segment_file_of_another_length_is_corrupt),
     TEST(segment_file_with_another_header_is_corrupt),
     TEST(segment_file_that_is_gone_or_no_file_is_refused),

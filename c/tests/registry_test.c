@@ -407,6 +407,38 @@ static void forked_child_that_dies_leaves_its_parent_whole(void) {
   CHECK_OK(dsmr_registry_close(registry));
 }
 
+static void *open_and_close(void *argument) {
+  (void)argument;
+  CHECK_OK(dsmr_registry_close(check_open("r", 0, 0)));
+  return NULL;
+}
+
+static void *end_after_main(void *argument) {
+  CHECK(pthread_join(*(pthread_t *)argument, NULL) == 0);
+  CHECK_INT(dsmr_backends(check_open("r", 0, 0), NULL, 0, &check_error), 2);
+  _exit(0);
+}
+
+/* The thread that forked has the parent's list of backends: it must not close them when it ends. */
+static void forked_child_whose_other_threads_come_first_leaves_its_parent_whole(void) {
+  uint32_t registry = check_open("r", 0, 0);
+  pid_t child = check_fork();
+  if (child == 0) {
+    static pthread_t self;
+    pthread_t thread;
+    self = pthread_self();
+    CHECK(pthread_create(&thread, NULL, open_and_close, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    (void)check_open("r", 0, 0);
+    CHECK(pthread_create(&thread, NULL, end_after_main, &self) == 0);
+    pthread_exit(NULL);
+  }
+  CHECK_CHILD(child);
+  CHECK_INT(dsmr_registry_is_usable(registry), 1);
+  CHECK_INT(dsmr_backends(registry, NULL, 0, &check_error), 1);
+  CHECK_OK(dsmr_registry_close(registry));
+}
+
 static void exported_numbers_are_whole_at_any_capacity(void) {
   static char text[65536];
   static char part[65536];
@@ -441,6 +473,7 @@ static const struct check_test tests[] = {
     TEST(handles_of_another_thread_are_unsupported),
     TEST(forked_child_inherits_no_handles_and_disturbs_nobody),
     TEST(forked_child_that_dies_leaves_its_parent_whole),
+    TEST(forked_child_whose_other_threads_come_first_leaves_its_parent_whole),
     TEST(exported_numbers_are_whole_at_any_capacity),
 };
 CHECK_MAIN(tests)

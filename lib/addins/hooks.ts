@@ -25,11 +25,11 @@ import type { Registry } from "../registry.ts";
 import type { Segment } from "../segment.ts";
 import { type AsyncWaitOptions, within } from "../wait.ts";
 
-/** How an add-in stands with a backend. */
+/** How an add-in stands with a backend. Told apart by a text: so all settings of tsc can. */
 type State =
-  /** Settles when its hooks have ended, if a task runs them. Never rejects. */
-  | { isStarted: false; running: Promise<void> | undefined }
-  | { isStarted: true; result: unknown };
+  /** `ended` settles when its hooks have ended, if a task runs them. Never rejects. */
+  | { is: "starting"; ended: Promise<void> | undefined }
+  | { is: "started"; result: unknown };
 
 /** What the hooks run for. */
 export interface Opening {
@@ -65,7 +65,7 @@ export class Addins {
   /** What the startup hook has returned. */
   result(addin: Addin): unknown {
     const state = this.#states.get(addin);
-    if (state?.isStarted === true) return state.result;
+    if (state?.is === "started") return state.result;
     throw new DsmrError(
       "NOT_FOUND",
       state === undefined
@@ -93,15 +93,15 @@ export class Addins {
     for (const addin of addins) {
       this.#checkName(addin);
       const state = this.#states.get(addin);
-      if (state?.isStarted === true) continue;
+      if (state?.is === "started") continue;
       if (state !== undefined) {
         throw this.#alreadyAt(`the hooks of add-in "${addin.name}"`, this.#isInside(addin, state));
       }
-      const running: State = { isStarted: false, running: undefined };
+      const running: State = { is: "starting", ended: undefined };
       this.#states.set(addin, running);
       try {
         const area = this.#attachSync(addins, timeout);
-        this.#states.set(addin, { isStarted: true, result: this.#runSync(addin, area, opening) });
+        this.#states.set(addin, { is: "started", result: this.#runSync(addin, area, opening) });
       } finally {
         this.#forget(addin, running);
       }
@@ -181,18 +181,18 @@ export class Addins {
   ): Promise<void> {
     for (const addin of addins) {
       this.#checkName(addin);
-      while (this.#states.get(addin)?.isStarted !== true) {
+      while (this.#states.get(addin)?.is !== "started") {
         const state = this.#states.get(addin);
         if (state === undefined) {
           await this.#startOne(addin, addins, opening, waiting);
           continue;
         }
         const what = `the hooks of add-in "${addin.name}"`;
-        if (state.isStarted) break;
-        if (this.#isInside(addin, state) || state.running === undefined) {
+        if (state.is === "started") break;
+        if (this.#isInside(addin, state) || state.ended === undefined) {
           throw this.#alreadyAt(what, true);
         }
-        await within(state.running, waiting, () => this.#late(what, waiting));
+        await within(state.ended, waiting, () => this.#late(what, waiting));
       }
     }
   }
@@ -204,7 +204,7 @@ export class Addins {
     waiting: AsyncWaitOptions,
   ): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
-    const running: State = { isStarted: false, running: promise };
+    const running: State = { is: "starting", ended: promise };
     this.#states.set(addin, running);
     try {
       const result = await insideInit(
@@ -216,7 +216,7 @@ export class Addins {
         },
         async () => await this.#run(addin, await this.#attach(addins, waiting), opening),
       );
-      this.#states.set(addin, { isStarted: true, result });
+      this.#states.set(addin, { is: "started", result });
     } finally {
       this.#forget(addin, running);
       resolve();
@@ -327,7 +327,7 @@ export class Addins {
 
   /** Whether the running code is called by the hooks of the add-in. */
   #isInside(addin: Addin, state: State): boolean {
-    return !state.isStarted && state.running === undefined ||
+    return state.is === "starting" && state.ended === undefined ||
       isInsideInit(this.#backend.instance, 0, this.#scopeOf(addin));
   }
 

@@ -185,6 +185,12 @@ export function lastError(status: number): DsmrError {
   );
 }
 
+/** What has become of a registry that cannot be used any more: a part of a sentence. */
+export function fateOf(registry: number): string {
+  const isOpen = native().calls.dsmr_registry_is_usable(registry) >= 0;
+  return isOpen ? "was destroyed" : "was closed";
+}
+
 /** Passes a successful result on; throws the library's error for a failure. */
 export function check(status: number): number {
   if (status < 0) throw lastError(status);
@@ -239,7 +245,13 @@ export function messageOf(thrown: unknown): string {
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
-/** Milliseconds as the library takes them: -1 is for ever. */
+/** Milliseconds, of which there are some or none, in whole ones as the library takes them. */
+export function wholeMilliseconds(timeout: number): number {
+  // Not -0, which not every runtime passes as a number of 32 bits.
+  return Math.min(Math.ceil(timeout), 0x7fffffff) + 0;
+}
+
+/** The same of what was asked for: -1 is for ever. */
 export function encodeTimeout(timeout: number | null | undefined): number {
   if (timeout === undefined || timeout === null || timeout === Infinity) return -1;
   if (typeof timeout !== "number" || !(timeout >= 0)) {
@@ -247,7 +259,7 @@ export function encodeTimeout(timeout: number | null | undefined): number {
       `The timeout is ${describe(timeout)}; it must be 0 or more milliseconds, or omitted.`,
     );
   }
-  return Math.min(Math.ceil(timeout), 0x7fffffff);
+  return wholeMilliseconds(timeout);
 }
 
 /** Options are an object, or omitted. */

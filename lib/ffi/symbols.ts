@@ -26,6 +26,8 @@ export const symbols = {
   dsmr_registry_close: ["u32"],
   // int32_t dsmr_registry_is_usable(uint32_t registry)
   dsmr_registry_is_usable: ["u32"],
+  // int32_t dsmr_registry_patience(uint32_t registry, int32_t timeout_ms)
+  dsmr_registry_patience: ["u32", "i32"],
   // int32_t dsmr_registry_describe(uint32_t registry, dsmr_registry_info *info,
   //                                dsmr_error *error)
   dsmr_registry_describe: ["u32", "buffer", "buffer"],

@@ -25,7 +25,7 @@ import { DsmrError } from "../errors.ts";
 import { check, native, readAll } from "../ffi/native.ts";
 import { runInside } from "../lwlock.ts";
 import { handleOf, type Segment } from "../segment.ts";
-import { type AsyncWaitOptions, wait } from "../wait.ts";
+import { type AsyncWaitOptions, impatiently, patiently, wait } from "../wait.ts";
 import { decodeSpec, SPEC_BYTES_MAX, type StoredSpec } from "./spec.ts";
 
 /** The segment's name. */
@@ -419,11 +419,7 @@ export class Arrivals {
 
   async next(options: AsyncWaitOptions, isWeak: () => boolean): Promise<void> {
     await wait({ attempt: () => this.#attempt(), late: () => undefined, isWeak }, options);
-    try {
-      liveBackends(this.#backend);
-    } catch (error) {
-      // A stopped process is in the registry's tables. The dead are cleared away by a later look.
-      if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
-    }
+    const { handle } = this.#backend;
+    await patiently(() => impatiently(handle, () => liveBackends(this.#backend)), options);
   }
 }

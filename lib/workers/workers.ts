@@ -54,6 +54,8 @@ class Workers implements HandleHost {
     if (this.#end.signal.aborted) {
       throw new DsmrError("CLOSED", "The worker's registry was closed. Open it again.");
     }
+    // Throws if the registry was destroyed: what is mapped then is nobody's word any more.
+    describe(this.#backend);
     if (this.#table?.isUsable !== true) this.#table = WorkerTable.open(this.#backend);
     return this.#table;
   }
