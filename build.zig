@@ -93,6 +93,10 @@ const cross_targets = [_]std.Target.Query{
     .{ .cpu_arch = .aarch64, .os_tag = .macos },
 };
 
+/// What the libraries for packages call themselves: the digits become those of the content's hash
+/// (.ci/package.ts), by which the dynamic linker then knows a library that is loaded already.
+const packaged_name = "dsmr-0123456789abcdef";
+
 const flags = [_][]const u8{
     "-std=c17",
     "-Wall",
@@ -127,7 +131,7 @@ pub fn build(b: *std.Build) void {
     const emulator = b.option([]const u8, "emulator", "The program that runs the C tests");
 
     const host = b.graph.host;
-    const library = addSharedLibrary(b, .{
+    const library = addSharedLibrary(b, "dsmr", .{
         .cpu_arch = host.result.cpu.arch,
         .os_tag = host.result.os.tag,
     });
@@ -146,8 +150,11 @@ pub fn build(b: *std.Build) void {
     const cross = b.step("cross", "Build the library for every supported target");
     for (cross_targets) |query| {
         const directory = b.fmt("cross/{t}-{t}", .{ query.cpu_arch.?, query.os_tag.? });
-        const install = b.addInstallArtifact(addSharedLibrary(b, query), .{
+        const is_linux = query.os_tag.? == .linux;
+        const cross_library = addSharedLibrary(b, if (is_linux) packaged_name else "dsmr", query);
+        const install = b.addInstallArtifact(cross_library, .{
             .dest_dir = .{ .override = .{ .custom = directory } },
+            .dest_sub_path = if (is_linux) "libdsmr.so" else null,
         });
         cross.dependOn(&install.step);
     }
@@ -205,13 +212,13 @@ pub fn build(b: *std.Build) void {
 ///
 /// A query that names its architecture gets that architecture's baseline CPU, so a library
 /// built here also runs on an older machine.
-fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
+fn addSharedLibrary(b: *std.Build, name: []const u8, query: std.Target.Query) *Compile {
     if (query.os_tag.? != .linux) {
         const target = b.resolveTargetQuery(query);
         const module = releaseModule(b, target);
         addLibrarySources(b, module);
         module.link_libc = true;
-        return b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
+        return b.addLibrary(.{ .name = name, .linkage = .dynamic, .root_module = module });
     }
 
     // On Linux one file serves glibc and musl processes. It is compiled against musl's headers
@@ -230,7 +237,7 @@ fn addSharedLibrary(b: *std.Build, query: std.Target.Query) *Compile {
     const module = releaseModule(b, target);
     // As a file: an object step would hand its libc on to the library.
     module.addObjectFile(b.addObject(.{ .name = "dsmr", .root_module = objects }).getEmittedBin());
-    const library = b.addLibrary(.{ .name = "dsmr", .linkage = .dynamic, .root_module = module });
+    const library = b.addLibrary(.{ .name = name, .linkage = .dynamic, .root_module = module });
     library.linker_allow_shlib_undefined = true;
     library.setLinkerScript(b.path("c/dsmr.ld"));
     // Zig's own runtimes stay out: they would bring their own memcpy.

@@ -65,8 +65,8 @@ export let runInside: <Result>(
  * const segment = registry.getNamedSegmentSync("account", 16);
  * const amounts = new Float64Array(segment.buffer);
  * segment.lock.withSync("exclusive", () => {
- *   amounts[0] -= 10;
- *   amounts[1] += 10;
+ *   amounts[0]! -= 10;
+ *   amounts[1]! += 10;
  * });
  * Registry.destroy("doc-lock");
  * ```

@@ -90,6 +90,15 @@ const checks: Step[] = [
   { name: "lint", command: () => [deno, "lint"] },
   { name: "check", command: () => [deno, "check", IMPORT_MAP, ...typescriptFolders()] },
   { name: "tsc", command: () => [tsc, "--noEmit", "-p", "tsconfig.json"] },
+  { name: "package", command: () => [deno, "run", "-A", ".ci/package.ts", "--check"] },
+  // Every public symbol is documented, and no type is public that is not exported.
+  { name: "doc-lint", command: () => [deno, "doc", "--lint", "lib/mod.ts"] },
+  {
+    // What people copy out of the documentation comments. They mean the registry's own folder.
+    name: "doc",
+    command: () => [deno, "test", "-A", "--doc", "lib"],
+    count: countDeno,
+  },
   { name: "tsc-plain", command: () => [tsc, "-p", "tests/tsconfig.plain.json", "--strict"] },
   { name: "tsc-loose", command: () => [tsc, "-p", "tests/tsconfig.plain.json"] },
 ];

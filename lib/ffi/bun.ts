@@ -5,14 +5,21 @@
  */
 
 import process from "node:process";
-import { type Calls, type Listener, type ModuleCommand, type Runtime, symbols } from "./symbols.ts";
+import {
+  type Calls,
+  type Listener,
+  type ModuleCommand,
+  type OtherLibrary,
+  type Runtime,
+  symbols,
+} from "./symbols.ts";
 
 /** What we use of bun:ffi, so that other type checkers need not know it. */
 interface BunFfi {
   dlopen(
     path: string,
     symbols: Record<string, { args: readonly string[]; returns: "i32" }>,
-  ): { symbols: unknown };
+  ): { symbols: unknown; close(): void };
   toArrayBuffer(address: number, byteOffset: number, byteLength: number): ArrayBuffer;
 }
 
@@ -34,21 +41,33 @@ export const bunCommand: ModuleCommand = {
 };
 
 /** Bun, if this is Bun. */
-export async function bunRuntime(): Promise<Runtime | undefined> {
+export function bunRuntime(): Runtime | undefined {
   const bun = (globalThis as unknown as { Bun?: Bun }).Bun;
   if (bun === undefined) return undefined;
-  // Not written into the import itself: other runtimes would try to resolve it.
-  const specifier = "bun:ffi";
-  const ffi = await import(specifier) as BunFfi;
+  // Not imported: other runtimes would try to resolve it.
+  const ffi = process.getBuiltinModule("bun:ffi") as unknown as BunFfi;
+  const open = (path: string, calls: Readonly<Record<string, readonly string[]>>) => {
+    const table: Record<string, { args: readonly string[]; returns: "i32" }> = {};
+    for (const [name, args] of Object.entries(calls)) {
+      table[name] = { args, returns: "i32" };
+    }
+    return ffi.dlopen(path, table);
+  };
   return {
     name: "bun",
     label: `bun ${bun.version}`,
-    open(path: string): Calls {
-      const table: Record<string, { args: readonly string[]; returns: "i32" }> = {};
-      for (const [name, args] of Object.entries(symbols)) {
-        table[name] = { args, returns: "i32" };
-      }
-      return ffi.dlopen(path, table).symbols as Calls;
+    // The modules of such a program are in a file system of this name.
+    isSingleFile: import.meta.url.includes("/$bunfs/"),
+    open: (path: string): Calls => open(path, symbols).symbols as Calls,
+    openOther<Name extends string>(
+      path: string,
+      table: { readonly [_ in Name]: readonly string[] },
+    ): OtherLibrary<Name> {
+      const library = open(path, table);
+      return {
+        calls: library.symbols as OtherLibrary<Name>["calls"],
+        close: () => library.close(),
+      };
     },
     view(address: bigint, byteLength: number): ArrayBuffer {
       // User addresses are below 2^48 on every machine we build for.

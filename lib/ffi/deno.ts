@@ -4,15 +4,23 @@
  * @module
  */
 
-import { type Calls, type Listener, type ModuleCommand, type Runtime, symbols } from "./symbols.ts";
+import {
+  type Calls,
+  type Listener,
+  type ModuleCommand,
+  type OtherLibrary,
+  type Runtime,
+  symbols,
+} from "./symbols.ts";
 
 /** What we use of Deno, so that other type checkers need not know it. */
 interface DenoFfi {
   version: { deno: string };
+  build: { standalone?: boolean };
   dlopen(
     path: string,
     symbols: Record<string, { parameters: readonly string[]; result: "i32" }>,
-  ): { symbols: unknown };
+  ): { symbols: unknown; close(): void };
   UnsafePointer: { create(address: bigint): unknown };
   UnsafePointerView: { getArrayBuffer(pointer: unknown, byteLength: number): ArrayBuffer };
   permissions: { querySync(what: { name: "env"; variable: string }): { state: string } };
@@ -31,15 +39,27 @@ export const denoCommand: ModuleCommand = {
 export function denoRuntime(): Runtime | undefined {
   const deno = (globalThis as { Deno?: DenoFfi }).Deno;
   if (deno === undefined) return undefined;
+  const open = (path: string, calls: Readonly<Record<string, readonly string[]>>) => {
+    const table: Record<string, { parameters: readonly string[]; result: "i32" }> = {};
+    for (const [name, parameters] of Object.entries(calls)) {
+      table[name] = { parameters, result: "i32" };
+    }
+    return deno.dlopen(path, table);
+  };
   return {
     name: "deno",
     label: `deno ${deno.version.deno}`,
-    open(path: string): Calls {
-      const table: Record<string, { parameters: readonly string[]; result: "i32" }> = {};
-      for (const [name, parameters] of Object.entries(symbols)) {
-        table[name] = { parameters, result: "i32" };
-      }
-      return deno.dlopen(path, table).symbols as Calls;
+    isSingleFile: deno.build.standalone === true,
+    open: (path: string): Calls => open(path, symbols).symbols as Calls,
+    openOther<Name extends string>(
+      path: string,
+      table: { readonly [_ in Name]: readonly string[] },
+    ): OtherLibrary<Name> {
+      const library = open(path, table);
+      return {
+        calls: library.symbols as OtherLibrary<Name>["calls"],
+        close: () => library.close(),
+      };
     },
     view(address: bigint, byteLength: number): ArrayBuffer {
       return deno.UnsafePointerView.getArrayBuffer(deno.UnsafePointer.create(address), byteLength);

@@ -9,8 +9,10 @@ import { fileURLToPath } from "node:url";
 import { codes, DsmrError, type DsmrErrorCode } from "../errors.ts";
 import { bunCommand, bunRuntime } from "./bun.ts";
 import { denoCommand, denoRuntime } from "./deno.ts";
+import { packaged } from "./packaged.ts";
 import { type Fields, Record } from "./record.ts";
 import type { Calls, ModuleCommand, Runtime } from "./symbols.ts";
+import { openPackaged } from "./unpack.ts";
 
 /** The opened library. */
 export interface Native {
@@ -25,7 +27,7 @@ export interface Native {
   readonly codeOf: ReadonlyMap<number, DsmrErrorCode>;
 }
 
-const runtime = denoRuntime() ?? await bunRuntime();
+const runtime = denoRuntime() ?? bunRuntime();
 
 /** How each runtime runs a module as a process, whichever this is. */
 export const moduleCommands: { readonly [Name in Runtime["name"]]: ModuleCommand } = {
@@ -44,15 +46,47 @@ export function native(): Native {
   return opened;
 }
 
-function libraryPath(runtime: Runtime): string {
-  const named = runtime.environment("DSMR_LIBRARY");
-  if (named !== undefined && named !== "") return named;
-  if (process.platform !== "linux" && process.platform !== "darwin") {
+/**
+ * Opens, in this order: the library that DSMR_LIBRARY names; the one that the package brings; and
+ * in a checkout, which brings none, the one that was built there last.
+ */
+function openLibrary(runtime: Runtime): Calls {
+  const named = runtime.environment("DSMR_LIBRARY") ?? "";
+  if (named !== "") return openAt(runtime, named);
+  if (packaged === undefined) return openAt(runtime, checkoutPath());
+  const { library, platforms } = packaged;
+  if (library === undefined) throw unsupportedPlatform(platforms, "The package brings none. ");
+  try {
+    return openPackaged(runtime, library);
+  } catch (thrown) {
+    if (thrown instanceof DsmrError) throw thrown;
     throw new DsmrError(
       "UNSUPPORTED",
-      `There is no native library for ${process.platform} ${process.arch}. ` +
-        "Use Linux (x64 or arm64) or macOS.",
+      `Cannot load the native library ${library.soname}, which the package brings: ` +
+        `${messageOf(thrown)} Allow FFI (--allow-ffi, without a path) where the runtime asks for ` +
+        "that, or set DSMR_LIBRARY to a library.",
+      { cause: thrown },
     );
+  }
+}
+
+function openAt(runtime: Runtime, path: string): Calls {
+  try {
+    return runtime.open(path);
+  } catch (cause) {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `Cannot load the native library ${path}: ${messageOf(cause)} ` +
+        `${buildAdvice}, set DSMR_LIBRARY to where it is, ` +
+        "and allow FFI (--allow-ffi) where the runtime asks for that.",
+      { cause },
+    );
+  }
+}
+
+function checkoutPath(): string {
+  if (process.platform !== "linux" && process.platform !== "darwin") {
+    throw unsupportedPlatform("Linux (x64 or arm64) or macOS", "");
   }
   const name = process.platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
   const url = new URL(`../../zig-out/lib/${name}`, import.meta.url);
@@ -66,6 +100,14 @@ function libraryPath(runtime: Runtime): string {
   return fileURLToPath(url);
 }
 
+function unsupportedPlatform(platforms: string, more: string): DsmrError {
+  return new DsmrError(
+    "UNSUPPORTED",
+    `There is no native library for ${process.platform} ${process.arch}. ${more}` +
+      `Use ${platforms}, or set DSMR_LIBRARY to a library that you have built.`,
+  );
+}
+
 function open(): Native {
   if (runtime === undefined) {
     throw new DsmrError(
@@ -73,19 +115,7 @@ function open(): Native {
       "This runtime offers no foreign function interface we know.",
     );
   }
-  const path = libraryPath(runtime);
-  let calls: Calls;
-  try {
-    calls = runtime.open(path);
-  } catch (cause) {
-    throw new DsmrError(
-      "UNSUPPORTED",
-      `Cannot load the native library ${path}: ${messageOf(cause)} ` +
-        `${buildAdvice}, set DSMR_LIBRARY to where it is, ` +
-        "and allow FFI (--allow-ffi) where the runtime asks for that.",
-      { cause },
-    );
-  }
+  const calls = openLibrary(runtime);
   const abi = readAbi(calls);
   const record = (name: string, count = 1): Record => {
     const fields = abi.structures.get(name);

@@ -183,14 +183,29 @@ export interface ModuleCommand {
   permissions: readonly string[];
 }
 
+/** A library that is not ours. */
+export interface OtherLibrary<Name extends string> {
+  /** The low 32 bits of whatever each returns. */
+  readonly calls: { readonly [_ in Name]: (...args: (number | Uint8Array)[]) => number };
+  /** Lets go of it. The calls must not be used after that. */
+  close(): void;
+}
+
 /** What a runtime must offer. `deno.ts` and `bun.ts` are the two that do. */
 export interface Runtime {
   /** Which one it is. */
   readonly name: "deno" | "bun";
   /** Name and version, for people who look at who is attached. */
   readonly label: string;
+  /** Whether the program was compiled into a single file: then the runtime runs nothing else. */
+  readonly isSingleFile: boolean;
   /** Opens the library at an absolute path. Throws what the runtime throws. */
   open(path: string): Calls;
+  /** Opens any library, as dlopen() finds it, for a few calls of it. Throws the same. */
+  openOther<Name extends string>(
+    path: string,
+    table: { readonly [_ in Name]: readonly (Parameter | "usize")[] },
+  ): OtherLibrary<Name>;
   /**
    * The memory at `address` as an ArrayBuffer: nothing is copied, and never freed. Throws a
    * RangeError if it cannot make one so large, something else if it is not allowed to.

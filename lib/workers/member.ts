@@ -52,6 +52,13 @@ export class Member {
     const { slot, generation, attempt } = orders;
     const member = new Member({ slot, generation, attempt }, spec, ended);
     try {
+      // It would run itself, again and again, each with a worker of its own.
+      if (native().runtime.isSingleFile) {
+        throw new Error(
+          "a program that was compiled into a single file has no modules to run. " +
+            "Let a program that was not supervise the registry.",
+        );
+      }
       if (spec.thread) await member.#startThread(orders);
       else await member.#startProcess(orders, spec);
     } catch (cause) {
