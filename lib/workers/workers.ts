@@ -127,13 +127,19 @@ class Workers implements HandleHost {
     }
   }
 
+  /** The table, if there is one; throws `CLOSED`, as `table` does. */
+  #found(): WorkerTable | undefined {
+    describe(this.#backend);
+    return WorkerTable.find(this.#backend);
+  }
+
   list(): WorkerInfo[] {
-    const table = WorkerTable.find(this.#backend);
+    const table = this.#found();
     return table === undefined ? [] : table.changeSync(() => listWorkers(table));
   }
 
   terminateDatabase(databaseId: number): void {
-    const table = WorkerTable.find(this.#backend);
+    const table = this.#found();
     table?.changeSync(() => {
       for (let slot = 0; slot < ROWS_MAX; slot++) {
         if (table.get(slot, STATE) === FREE || table.get(slot, STATE) === TEMPLATE) continue;
