@@ -170,7 +170,8 @@ for (const runtime of runtimes) {
       worker.terminate({ grace: 30 });
       await first.killed();
       await scene.elected([heir]);
-      assertEquals((await worker.waitForShutdown()).reason, "terminated");
+      const killed = "terminated; killed after its grace of 30 ms";
+      assertEquals(await worker.waitForShutdown(), { exitCode: null, reason: killed });
       await until(() => !isRunning(pid ?? 0));
       scene.assertRuns("a", 1);
     }));

@@ -23,6 +23,7 @@ import {
   markOutcome,
   markReady,
   markStarted,
+  NO_EXIT_CODE,
   uncaught,
 } from "./lifecycle.ts";
 import type { Orders } from "./member.ts";
@@ -31,7 +32,9 @@ import {
   BROKE,
   DATABASE_ID,
   EXITED,
+  GRACE,
   KILL_AT,
+  OVERDUE,
   PAUSE,
   RESTARTS,
   RETURNED,
@@ -198,10 +201,22 @@ class Run {
   #abort(reason: string): void {
     if (this.#stop.signal.aborted) return;
     this.#stop.abort(new DOMException(reason, "AbortError"));
-    const left = this.#table.isUsable ? this.#table.time(this.#attempt.slot, KILL_AT) : 0;
-    const grace = left === 0 ? this.#spec.grace : Math.min(left - Date.now(), this.#spec.grace);
+    const { slot } = this.#attempt;
+    const table = this.#table;
+    const killAt = table.isUsable ? table.time(slot, KILL_AT) : 0;
+    const most = killAt === 0 ? this.#spec.grace : table.get(slot, GRACE);
+    const grace = killAt === 0 ? most : Math.min(killAt - Date.now(), most);
     // Here, too: perhaps nobody supervises. And of a registry that is gone nobody knows.
-    setTimeout(() => process.exit(BROKEN_CODE), Math.max(grace, 0));
+    setTimeout(() => this.#kill(), Math.max(grace, 0));
+  }
+
+  /** The grace is over. */
+  #kill(): void {
+    // Reads as the supervisor's SIGKILL does, whichever of the two comes first.
+    if (this.#table.isUsable && this.#table.has(this.#attempt.slot, TERMINATE)) {
+      this.#note({ outcome: OVERDUE, code: NO_EXIT_CODE, reason: "" });
+    }
+    process.exit(BROKEN_CODE);
   }
 
   /** Hears from the row that it is to end. */

@@ -1,0 +1,36 @@
+/** What is told of a background worker's end: its exit code and its reason. */
+
+import { assertEquals } from "@std/assert";
+import { test } from "node:test";
+import { inBackground } from "./_background.ts";
+import { runtimes } from "./_spawn.ts";
+
+for (const runtime of runtimes) {
+  for (const thread of [false, true]) {
+    const kind = `${runtime} ${thread ? "thread" : "process"}`;
+    const how = thread ? { thread } : { runtime };
+
+    test(`worker as a ${kind}: one that has to be killed says so, whoever was first`, () =>
+      inBackground({ supervise: false }, async (scene) => {
+        await scene.supervisor(runtime);
+        const workers = Array.from(
+          { length: 6 },
+          (_, i) => scene.register({ name: `${i}`, function: "deaf", grace: 60_000, ...how }),
+        );
+        for (const worker of workers) await worker.waitForReady();
+        // Near each other: the worker's own timer and the supervisor's.
+        const graces = [0, 1, 5, 10, 20, 40];
+        for (const [i, worker] of workers.entries()) worker.terminate({ grace: graces[i] ?? 0 });
+        for (const [i, worker] of workers.entries()) {
+          assertEquals(await worker.waitForShutdown(), {
+            exitCode: null,
+            reason: `terminated; killed after its grace of ${graces[i]} ms`,
+          });
+        }
+        const inTime = scene.register({ name: "in time", ...how });
+        await inTime.waitForReady();
+        inTime.terminate();
+        assertEquals(await inTime.waitForShutdown(), { exitCode: 0, reason: "terminated" });
+      }));
+  }
+}
