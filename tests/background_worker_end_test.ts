@@ -32,5 +32,21 @@ for (const runtime of runtimes) {
         inTime.terminate();
         assertEquals(await inTime.waitForShutdown(), { exitCode: 0, reason: "terminated" });
       }));
+
+    test(`worker as a ${kind}: its exit code is modulo 256, as the system has it`, () =>
+      inBackground({ supervise: false }, async (scene) => {
+        await scene.supervisor(runtime);
+        const codes = [[256, 0], [257, 1], [259, 3], [-1, 255], [-256, 0], [
+          2 ** 31 + 2,
+          2,
+        ]] as const;
+        const workers = codes.map(([arg]) =>
+          scene.register({ name: `${arg}`, function: "ends", arg, ...how })
+        );
+        for (const [i, [, exitCode]] of codes.entries()) {
+          const reason = exitCode === 0 ? null : `exit code ${exitCode}`;
+          assertEquals(await workers[i]?.waitForShutdown(), { exitCode, reason }, `${codes[i]}`);
+        }
+      }));
   }
 }

@@ -103,7 +103,9 @@ class Run {
     process.on("exit", (code) => {
       if (this.#hasReturned) return;
       const outcome = this.#signal === undefined ? EXITED : SIGNALLED;
-      this.#note({ outcome, code, reason: this.#endedBy() });
+      // As the system does: a parent is told the lowest eight bits. Runtimes differ here, and in
+      // threads nobody does that.
+      this.#note({ outcome, code: code & 0xff, reason: this.#endedBy() });
     });
     const broke = (cause: unknown): void => {
       console.error(cause);
