@@ -420,6 +420,31 @@ test("bad workers are refused, each with what is wrong, and nothing is registere
     return Promise.resolve();
   }));
 
+test("null is as left out, for all that may be left out", () =>
+  inBackground({ supervise: true }, async (scene) => {
+    const options = [
+      ...["type", "function", "scope", "notify", "startTime", "restartTime", "runtime", "thread"],
+      ...["grace", "runtimeArgs"],
+    ];
+    const nothing = Object.fromEntries(options.map((option) => [option, null]));
+    const worker = scene.register({ name: "a", ...nothing });
+    const plain = scene.register({ name: "a" });
+    await Promise.all([worker.waitForReady(), plain.waitForReady()]);
+    const [one, other] = [...scene.registry.workers()].map((info) => ({
+      ...info,
+      ...{ pid: null, registeredAt: null, startedAt: null },
+    }));
+    assertEquals(one, other);
+    for (const each of [worker, plain]) each.terminate();
+    // Of the argument it is a value.
+    const told = scene.register({ name: "t", function: "tells", arg: null });
+    await told.waitForShutdown();
+    const bytes = new Uint8Array(scene.registry.getNamedSegmentSync("told by t").buffer);
+    const text = new TextDecoder().decode(bytes.slice()).replaceAll("\0", "");
+    assertEquals(JSON.parse(text).arg, null);
+    await Promise.all([worker.waitForShutdown(), plain.waitForShutdown()]);
+  }));
+
 test("the table has room for 256 workers; those that have stopped make room", () =>
   inBackground({ supervise: false }, async (scene) => {
     const all = Array.from({ length: 256 }, (_, i) => scene.register({ name: `worker ${i}` }));

@@ -164,8 +164,11 @@ export function encodeSpec(
     throw new TypeError(`The worker is ${describe(spec)}, not an object.`);
   }
   const name = checkText("name", spec.name);
-  const { notify, thread = false, runtime = "same" } = spec;
-  if (notify !== undefined && typeof notify !== "function") {
+  // Of what may be left out, null is as left out. (Of arg it is JSON's null.)
+  const { notify } = spec;
+  const thread = spec.thread ?? false;
+  const runtime = spec.runtime ?? "same";
+  if (notify !== undefined && notify !== null && typeof notify !== "function") {
     throw new TypeError(`The worker's notify is ${quote(notify)}, not a function.`);
   }
   if (typeof thread !== "boolean") {
@@ -179,12 +182,12 @@ export function encodeSpec(
         "out, or thread.",
     );
   }
-  const { restartTime = "never" } = spec;
+  const restartTime = spec.restartTime ?? "never";
   const stored: StoredSpec = {
     name,
-    type: spec.type === undefined ? name : checkText("type", spec.type),
+    type: checkText("type", spec.type ?? name),
     module: checkModule(spec.module),
-    function: spec.function === undefined ? "default" : checkText("function", spec.function),
+    function: checkText("function", spec.function ?? "default"),
     scope: oneOf("scope", spec.scope ?? "global", ["global", "database"] as const),
     startTime: oneOf(
       "startTime",

@@ -123,7 +123,7 @@ class Workers implements HandleHost {
     });
     const worker = new BackgroundWorker(this, id, stored);
     const { notify } = spec;
-    if (notify !== undefined) void this.#notify(worker, notify);
+    if (typeof notify === "function") void this.#notify(worker, notify);
     return worker;
   }
 
