@@ -183,7 +183,7 @@ for (const runtime of runtimes) {
         ...{ name: "a", function: "throws", arg: 1, restartTime: 1500, runtime: workers },
       });
       await until(() => worker.restarts === 1);
-      assertEquals([worker.state, worker.reason], ["not-yet-started", "failure number 1."]);
+      assertEquals([worker.state, worker.reason], ["not-yet-started", "failure number 1"]);
       await first.killed();
       await scene.elected([heir]);
       assertEquals(worker.state, "not-yet-started");

@@ -48,5 +48,32 @@ for (const runtime of runtimes) {
           assertEquals(await workers[i]?.waitForShutdown(), { exitCode, reason }, `${codes[i]}`);
         }
       }));
+
+    test(`worker as a ${kind}: its reason is what it has thrown, as it was said`, () =>
+      inBackground({ supervise: false }, async (scene) => {
+        await scene.supervisor(runtime);
+        const thrown = [
+          ['new Error("no full stop")', "no full stop"],
+          // None with a dot: in such a URL it begins a file's extension to Bun.
+          ['new Error("it is one!")', "it is one!"],
+          ['"a text"', "a text"],
+          ["null", "threw null"],
+          ["undefined", "threw undefined"],
+          ["5", "threw 5"],
+        ] as const;
+        const workers = thrown.map(([what]) => {
+          const module = `data:text/javascript,export default () => { throw ${what}; }`;
+          return scene.register({ name: "thrower", module, ...how });
+        });
+        for (const [i, [what, reason]] of thrown.entries()) {
+          assertEquals(await workers[i]?.waitForShutdown(), { exitCode: 1, reason }, what);
+        }
+        const module = "data:text/javascript,export default 1";
+        const number = scene.register({ name: "number", module, ...how });
+        assertEquals(await number.waitForShutdown(), {
+          exitCode: 1,
+          reason: `"${new URL(module).href}" exports "default", but that is 1, not a function`,
+        });
+      }));
   }
 }

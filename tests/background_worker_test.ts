@@ -108,7 +108,7 @@ for (const { kind, host, how } of kinds) {
   test(`worker as a ${kind}: without a restart time a throw stops it, and its message is kept`, () =>
     inKind(host, async (scene) => {
       const worker = scene.register({ name: "a", function: "throws", arg: 1, ...how });
-      const end = { exitCode: 1, reason: "failure number 1." };
+      const end = { exitCode: 1, reason: "failure number 1" };
       assertEquals(await worker.waitForShutdown(), end);
       const [info] = [...scene.registry.workers()];
       assertEquals([info?.state, info?.reason, info?.exitCode], ["stopped", end.reason, 1]);
@@ -159,7 +159,7 @@ for (const { kind, host, how } of kinds) {
       const cases: [Partial<WorkerSpec>, string][] = [
         [{ module: missing }, "there_is_no_such_module"],
         [{ function: "nowhere" }, 'exports no function "nowhere"'],
-        [{ function: "notAFunction" }, 'exports no function "notAFunction"'],
+        [{ function: "notAFunction" }, 'exports "notAFunction", but that is 42, not a function'],
         [{ module: new URL("./_background_throws.ts", import.meta.url) }, "when it is imported"],
         [{ module: "data:text/javascript,export default (" }, ""],
       ];
@@ -401,7 +401,11 @@ test("bad workers are refused, each with what is wrong, and nothing is registere
       assertThrows(() => register({ ...good, restartTime }), RangeError, "restartTime");
     }
     assertThrows(() => register({ ...good, grace: -1 }), RangeError, "grace");
-    assertFails(() => register({ module: workerModule }), "NAME_INVALID");
+    const nameless = assertFails(() => register({ module: workerModule }), "NAME_INVALID");
+    assertEquals(nameless.message, "The worker's name is undefined, not a string.");
+    const typed = assertFails(() => register({ ...good, type: 5 }), "NAME_INVALID");
+    assertEquals(typed.message, "The worker's type is 5, not a string.");
+    assertFails(() => register({ ...good, name: "\ud800" }), "NAME_INVALID", "The worker name ");
     assertFails(() => register({ ...good, name: "" }), "NAME_INVALID");
     assertFails(() => register({ ...good, name: "x".repeat(64) }), "NAME_TOO_LONG", 64, 63);
     assertFails(() => register({ ...good, name: "a\0" }), "NAME_INVALID");

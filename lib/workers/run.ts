@@ -12,7 +12,7 @@
 import process from "node:process";
 import { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { messageOf, quote } from "../ffi/native.ts";
+import { describe, quote, textOf } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
 import {
@@ -50,6 +50,12 @@ interface Outcome {
   outcome: number;
   code: number;
   reason: string;
+}
+
+/** What it has thrown, in its own words; of what is no error and no text, that it was thrown. */
+function reasonOf(cause: unknown): string {
+  const isText = cause instanceof Error || typeof cause === "string";
+  return isText ? textOf(cause) : `threw ${textOf(cause)}`;
 }
 
 class Run {
@@ -112,7 +118,7 @@ class Run {
       this.#note({
         outcome: BROKE,
         code: BROKEN_CODE,
-        reason: uncaught(messageOf(cause)),
+        reason: uncaught(reasonOf(cause)),
       });
       process.exit(BROKEN_CODE);
     };
@@ -144,6 +150,12 @@ class Run {
       const exported = await import(module) as Record<string, unknown>;
       const main = exported[name];
       if (typeof main !== "function") {
+        if (name in exported) {
+          const what = describe(main);
+          throw new TypeError(
+            `${quote(module)} exports ${quote(name)}, but that is ${what}, not a function`,
+          );
+        }
         const names = Object.keys(exported).map(quote).join(", ") || "nothing";
         throw new TypeError(`${quote(module)} exports no function ${quote(name)}, but ${names}`);
       }
@@ -154,7 +166,7 @@ class Run {
       // Destroyed: whatever it throws is no news, and there is nobody to tell.
       if (this.#stop.signal.aborted && cause === this.#stop.signal.reason) return this.#returned();
       console.error(cause);
-      return { outcome: THREW, code: 1, reason: messageOf(cause) };
+      return { outcome: THREW, code: 1, reason: reasonOf(cause) };
     }
     return this.#returned();
   }

@@ -107,8 +107,12 @@ function oneOf<Value>(what: string, value: unknown, values: readonly Value[]): V
 }
 
 function checkText(what: string, value: unknown): string {
-  const text = encodeName(`worker ${what}`, value as string);
-  if (text.length === 0 || text.length > 63 || (value as string).includes("\0")) {
+  if (typeof value !== "string") {
+    const is = describe(value);
+    throw new DsmrError("NAME_INVALID", `The worker's ${what} is ${is}, not a string.`);
+  }
+  const text = encodeName(what === "name" ? "worker" : `worker ${what}`, value);
+  if (text.length === 0 || text.length > 63 || value.includes("\0")) {
     throw new DsmrError(
       text.length > 63 ? "NAME_TOO_LONG" : "NAME_INVALID",
       `The worker's ${what} ${quote(value)} has ${text.length} bytes of UTF-8; it must have 1 to ` +
@@ -116,7 +120,7 @@ function checkText(what: string, value: unknown): string {
       { actual: text.length, requested: 63 },
     );
   }
-  return value as string;
+  return value;
 }
 
 function checkModule(module: unknown): string {
