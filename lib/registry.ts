@@ -722,7 +722,7 @@ export class Registry implements Disposable {
    * room: a snapshot.
    *
    * @throws {DsmrError} `CLOSED`. `TIMEOUT`: a stopped process is in the middle of changing the
-   * table.
+   * table. `CORRUPT`: the table or its lock was overwritten.
    *
    * @example
    * ```ts

@@ -170,7 +170,8 @@ for (const runtime of runtimes) {
       worker.terminate({ grace: 30 });
       await first.killed();
       await scene.elected([heir]);
-      assertEquals((await worker.waitForShutdown()).reason, "terminated");
+      const killed = "terminated; killed after its grace of 30 ms";
+      assertEquals(await worker.waitForShutdown(), { exitCode: null, reason: killed });
       await until(() => !isRunning(pid ?? 0));
       scene.assertRuns("a", 1);
     }));
@@ -182,7 +183,7 @@ for (const runtime of runtimes) {
         ...{ name: "a", function: "throws", arg: 1, restartTime: 1500, runtime: workers },
       });
       await until(() => worker.restarts === 1);
-      assertEquals([worker.state, worker.reason], ["not-yet-started", "failure number 1."]);
+      assertEquals([worker.state, worker.reason], ["not-yet-started", "failure number 1"]);
       await first.killed();
       await scene.elected([heir]);
       assertEquals(worker.state, "not-yet-started");

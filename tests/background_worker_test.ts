@@ -108,7 +108,7 @@ for (const { kind, host, how } of kinds) {
   test(`worker as a ${kind}: without a restart time a throw stops it, and its message is kept`, () =>
     inKind(host, async (scene) => {
       const worker = scene.register({ name: "a", function: "throws", arg: 1, ...how });
-      const end = { exitCode: 1, reason: "failure number 1." };
+      const end = { exitCode: 1, reason: "failure number 1" };
       assertEquals(await worker.waitForShutdown(), end);
       const [info] = [...scene.registry.workers()];
       assertEquals([info?.state, info?.reason, info?.exitCode], ["stopped", end.reason, 1]);
@@ -159,7 +159,7 @@ for (const { kind, host, how } of kinds) {
       const cases: [Partial<WorkerSpec>, string][] = [
         [{ module: missing }, "there_is_no_such_module"],
         [{ function: "nowhere" }, 'exports no function "nowhere"'],
-        [{ function: "notAFunction" }, 'exports no function "notAFunction"'],
+        [{ function: "notAFunction" }, 'exports "notAFunction", but that is 42, not a function'],
         [{ module: new URL("./_background_throws.ts", import.meta.url) }, "when it is imported"],
         [{ module: "data:text/javascript,export default (" }, ""],
       ];
@@ -185,8 +185,8 @@ for (const { kind, host, how } of kinds) {
       const deaf = scene.register({ name: "deaf", function: "deaf", grace: 20, ...how });
       const pid = await deaf.waitForReady();
       deaf.terminate();
-      const { reason } = await deaf.waitForShutdown();
-      assertEquals(reason, "terminated");
+      const killed = "terminated; killed after its grace of 20 ms";
+      assertEquals(await deaf.waitForShutdown(), { exitCode: null, reason: killed });
       assertEquals(scene.record("deaf")[ABORTS], 1);
       assertEquals(scene.record("deaf")[ENDS], 0);
       if (host === undefined) assert(!isRunning(pid ?? 0));
@@ -196,7 +196,11 @@ for (const { kind, host, how } of kinds) {
       blocks.terminate({ grace: 20 });
       // Deno 2.9 does not interrupt a thread that never returns: it is there until it does.
       if (host !== undefined) Atomics.store(scene.record("blocks"), ORDER, 1);
-      assertEquals((await blocks.waitForShutdown()).reason, "terminated");
+      const end = await blocks.waitForShutdown();
+      // A thread that was told to may have returned just in time.
+      if (host === undefined || end.exitCode === null) assertEquals(end.reason, killed);
+      else assertEquals(end, { exitCode: 0, reason: "terminated" });
+      if (host === undefined) assertEquals(end.exitCode, null);
       if (host === undefined) assertEquals(scene.record("blocks")[ABORTS], 0);
     }));
 
@@ -306,7 +310,8 @@ test("a worker whose runtime is started by a script is killed, not the script al
         const pid = await worker.waitForReady() ?? 0;
         assert(!gate.pids().includes(pid));
         worker.terminate({ grace: 20 });
-        assertEquals((await worker.waitForShutdown()).reason, "terminated");
+        const killed = "terminated; killed after its grace of 20 ms";
+        assertEquals(await worker.waitForShutdown(), { exitCode: null, reason: killed });
         await until(() => ![pid, ...gate.pids()].some(isRunning));
       } finally {
         for (const name of Object.keys(gate.env)) process.env[name] = before[name] ?? "";
@@ -396,7 +401,11 @@ test("bad workers are refused, each with what is wrong, and nothing is registere
       assertThrows(() => register({ ...good, restartTime }), RangeError, "restartTime");
     }
     assertThrows(() => register({ ...good, grace: -1 }), RangeError, "grace");
-    assertFails(() => register({ module: workerModule }), "NAME_INVALID");
+    const nameless = assertFails(() => register({ module: workerModule }), "NAME_INVALID");
+    assertEquals(nameless.message, "The worker's name is undefined, not a string.");
+    const typed = assertFails(() => register({ ...good, type: 5 }), "NAME_INVALID");
+    assertEquals(typed.message, "The worker's type is 5, not a string.");
+    assertFails(() => register({ ...good, name: "\ud800" }), "NAME_INVALID", "The worker name ");
     assertFails(() => register({ ...good, name: "" }), "NAME_INVALID");
     assertFails(() => register({ ...good, name: "x".repeat(64) }), "NAME_TOO_LONG", 64, 63);
     assertFails(() => register({ ...good, name: "a\0" }), "NAME_INVALID");
@@ -413,6 +422,31 @@ test("bad workers are refused, each with what is wrong, and nothing is registere
     registry.close();
     assertFails(() => register(good), "CLOSED");
     return Promise.resolve();
+  }));
+
+test("null is as left out, for all that may be left out", () =>
+  inBackground({ supervise: true }, async (scene) => {
+    const options = [
+      ...["type", "function", "scope", "notify", "startTime", "restartTime", "runtime", "thread"],
+      ...["grace", "runtimeArgs"],
+    ];
+    const nothing = Object.fromEntries(options.map((option) => [option, null]));
+    const worker = scene.register({ name: "a", ...nothing });
+    const plain = scene.register({ name: "a" });
+    await Promise.all([worker.waitForReady(), plain.waitForReady()]);
+    const [one, other] = [...scene.registry.workers()].map((info) => ({
+      ...info,
+      ...{ pid: null, registeredAt: null, startedAt: null },
+    }));
+    assertEquals(one, other);
+    for (const each of [worker, plain]) each.terminate();
+    // Of the argument it is a value.
+    const told = scene.register({ name: "t", function: "tells", arg: null });
+    await told.waitForShutdown();
+    const bytes = new Uint8Array(scene.registry.getNamedSegmentSync("told by t").buffer);
+    const text = new TextDecoder().decode(bytes.slice()).replaceAll("\0", "");
+    assertEquals(JSON.parse(text).arg, null);
+    await Promise.all([worker.waitForShutdown(), plain.waitForShutdown()]);
   }));
 
 test("the table has room for 256 workers; those that have stopped make room", () =>

@@ -231,8 +231,8 @@ export function quote(value: unknown): string {
   return value.length <= 80 ? JSON.stringify(value) : `${JSON.stringify(value.slice(0, 80))}...`;
 }
 
-/** What somebody's code has thrown, as a sentence. Never throws, whatever it was. */
-export function messageOf(thrown: unknown): string {
+/** What somebody's code has thrown, in its own words. Never throws, whatever it was. */
+export function textOf(thrown: unknown): string {
   let text: string;
   try {
     const message: unknown = thrown instanceof Error ? thrown.message : String(thrown);
@@ -241,7 +241,12 @@ export function messageOf(thrown: unknown): string {
     // An object without a toString(), or with a bad one.
     text = describe(thrown);
   }
-  if (text === "") text = describe(thrown);
+  return text === "" ? describe(thrown) : text;
+}
+
+/** The same as a sentence. */
+export function messageOf(thrown: unknown): string {
+  const text = textOf(thrown);
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { onAbort } from "../aborts.ts";
 import { DsmrError } from "../errors.ts";
 import { isCurrent, type RowId, terminate } from "./lifecycle.ts";
 import { checkGrace, type StoredSpec, type WorkerEvent } from "./spec.ts";
@@ -27,6 +28,8 @@ export interface HandleHost {
   table(): WorkerTable;
   /** The backend's own database. */
   readonly database: string;
+  /** Aborted when this isolate has had to give up supervising; `table` throws the reason then. */
+  readonly failed: AbortSignal;
   /** Whether this isolate is the one that supervises, or would be. */
   isSupervising(): boolean;
 }
@@ -205,7 +208,8 @@ export class BackgroundWorker {
       if (result !== undefined) return result;
       const left = until - performance.now();
       if (left <= 0) throw this.#late(what, timeout);
-      await changeOrDeath(table, place, seen, { signal, timeout: left }, () => false);
+      const { failed } = this.#host;
+      await changeOrDeath(table, place, seen, { signal, failed, timeout: left }, () => false);
     }
   }
 
@@ -269,7 +273,8 @@ export class BackgroundWorker {
       for (const type of eventsBetween(last, now)) notify(this.#event(type, now));
       if (now.state === "stopped") return;
       last = now;
-      await changeOrDeath(table, place, seen, { signal }, () => true);
+      const { failed } = this.#host;
+      await changeOrDeath(table, place, seen, { signal, failed }, () => true);
     }
   }
 
@@ -330,14 +335,21 @@ async function changeOrDeath(
   table: WorkerTable,
   place: number,
   seen: number,
-  { timeout = Infinity, signal }: { timeout?: number; signal?: AbortSignal | undefined },
+  { timeout = Infinity, signal, failed }: {
+    timeout?: number;
+    signal?: AbortSignal | undefined;
+    failed: AbortSignal;
+  },
   isWeak: () => boolean,
 ): Promise<void> {
   const arrivals = new Arrivals(table.backend);
   const end = new AbortController();
-  const onAbort = (): void => end.abort(signal?.reason);
-  if (signal?.aborted === true) onAbort();
-  else signal?.addEventListener("abort", onAbort);
+  const ends = [signal, failed].filter((one) => one !== undefined);
+  const forget = ends.map((one) => {
+    const abort = (): void => end.abort(one.reason);
+    if (one.aborted) abort();
+    return onAbort(one, abort);
+  });
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<void>((resolve) => {
     if (timeout !== Infinity) timer = setTimeout(resolve, Math.min(timeout, 0x7fffffff));
@@ -352,7 +364,7 @@ async function changeOrDeath(
   try {
     await Promise.race([...events, late]);
   } finally {
-    signal?.removeEventListener("abort", onAbort);
+    for (const stop of forget) stop();
     clearTimeout(timer);
     end.abort();
   }

@@ -64,9 +64,11 @@ import {
   FLAGS,
   FREE,
   GENERATION,
+  GRACE,
   isAlive,
   KILL_AT,
   OUTCOME,
+  OVERDUE,
   PARENT,
   PARENT_GENERATION,
   PAUSE,
@@ -180,7 +182,7 @@ export function register(table: WorkerTable, worker: Registration): RowId | unde
   for (
     const field of [
       ...[ATTEMPT, STARTER, BACKEND, PID, OUTCOME, RUNS, READY_RUN, ENDS, RESTARTS, CRASHES],
-      ...[PARENT, PARENT_GENERATION, DATABASE_ID],
+      ...[PARENT, PARENT_GENERATION, DATABASE_ID, GRACE],
     ]
   ) table.set(slot, field, 0);
   for (const field of [DUE_AT, STARTED_AT, STOPPED_AT, KILL_AT]) table.setTime(slot, field, 0);
@@ -329,6 +331,8 @@ function judge(table: WorkerTable, slot: number, end: ProcessEnd | undefined): V
       const code = table.get(slot, EXIT_CODE);
       return judgeCode(code, `exit code ${code}`);
     }
+    case OVERDUE:
+      return { kind: "crash", reason: "", exitCode: null };
     default:
       if (!isRunning(table, slot)) {
         const what = `could not be started: ${describeEnd(end)}`;
@@ -339,6 +343,22 @@ function judge(table: WorkerTable, slot: number, end: ProcessEnd | undefined): V
       }
       return { kind: "crash", reason: describeEnd(end), exitCode: null };
   }
+}
+
+/**
+ * Whether a terminated worker had to be killed: it has said so itself just before, or said nothing,
+ * its grace was over, and what is told of its end, if anything is, is how a kill looks. (Of a thread
+ * that was terminated each runtime tells a code of its own.)
+ */
+function wasKilled(table: WorkerTable, slot: number, end: ProcessEnd | undefined): boolean {
+  if (!isRunning(table, slot)) return false;
+  const outcome = table.get(slot, OUTCOME);
+  if (outcome !== SILENT) return outcome === OVERDUE;
+  const killAt = table.time(slot, KILL_AT);
+  if (killAt === 0 || Date.now() < killAt || end?.error !== undefined) return false;
+  // A script that has started the runtime may have died of the SIGTERM before.
+  const isKill = end?.signal === "SIGKILL" || end?.signal === "SIGTERM";
+  return end === undefined || isKill || table.spec(slot)?.thread === true;
 }
 
 function judgeCode(code: number, reason: string): Verdict {
@@ -378,7 +398,10 @@ export function settle(table: WorkerTable, slot: number, end?: ProcessEnd): void
     table.setTime(slot, DUE_AT, pause === 0 ? 0 : now + pause);
     table.set(slot, STATE, WAITING);
   };
-  if (table.has(slot, TERMINATE)) {
+  if (table.has(slot, TERMINATE) && wasKilled(table, slot, end)) {
+    const grace = table.get(slot, GRACE);
+    stop(table, slot, `terminated; killed after its grace of ${grace} ms`, NO_EXIT_CODE);
+  } else if (table.has(slot, TERMINATE)) {
     stop(table, slot, "terminated", code);
   } else if (spec === undefined) {
     stop(table, slot, `its row is damaged; the last thing known is: ${reason || kind}`, code);
@@ -413,6 +436,12 @@ export function refresh(table: WorkerTable, slot: number): void {
 
 // ---- by whoever has a say --------------------------------------------------------------------
 
+/** When it is to be killed; the flag that makes it count was raised before. */
+export function setKillAt(table: WorkerTable, slot: number, at: number, grace: number): void {
+  table.set(slot, GRACE, grace);
+  table.setTime(slot, KILL_AT, at);
+}
+
 /** Tells a worker to end for good, and to be killed if it takes longer than that. */
 export function terminate(table: WorkerTable, slot: number, grace: number): void {
   const state = table.get(slot, STATE);
@@ -435,14 +464,14 @@ export function terminate(table: WorkerTable, slot: number, grace: number): void
   if (state === STARTING) return endAttempt(table, slot, true);
   const before = table.time(slot, KILL_AT);
   const killAt = Date.now() + grace;
-  if (before === 0 || killAt < before) table.setTime(slot, KILL_AT, killAt);
+  if (before === 0 || killAt < before) setKillAt(table, slot, killAt, grace);
 }
 
 /** Tells a worker to end, and to be started by the next supervisor. */
 export function pause(table: WorkerTable, slot: number, grace: number): void {
   if (table.get(slot, STATE) === STARTING) return endAttempt(table, slot, false);
   if (!isRunning(table, slot)) return;
-  if (table.time(slot, KILL_AT) === 0) table.setTime(slot, KILL_AT, Date.now() + grace);
+  if (table.time(slot, KILL_AT) === 0) setKillAt(table, slot, Date.now() + grace, grace);
   table.raise(slot, PAUSE);
 }
 

@@ -12,7 +12,7 @@ import { readFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
-import { messageOf, moduleCommands, native } from "../ffi/native.ts";
+import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
 import type { Attempt, ProcessEnd } from "./lifecycle.ts";
 import type { StoredSpec } from "./spec.ts";
 
@@ -104,7 +104,7 @@ export class Member {
     this.#thread = thread;
     thread.unref();
     let error: string | undefined;
-    thread.on("error", (cause) => error = messageOf(cause));
+    thread.on("error", (cause) => error = textOf(cause));
     thread.on("exit", (code) =>
       this.#finish(
         error === undefined ? { code, signal: null } : { code: null, signal: null, error },

@@ -20,6 +20,7 @@ import {
   isRunning,
   parentOf,
   register,
+  setKillAt,
   settle,
   stop,
 } from "./lifecycle.ts";
@@ -228,7 +229,8 @@ export class Rounds {
       tasks.signals.push({ slot, signal: "SIGTERM", member });
     }
     if (killAt === 0) {
-      table.setTime(slot, KILL_AT, now + (table.spec(slot)?.grace ?? GRACE_MS));
+      const grace = table.spec(slot)?.grace ?? GRACE_MS;
+      setKillAt(table, slot, now + grace, grace);
       return;
     }
     // A thread ends itself when its grace is over, unless it blocks. To terminate it in the middle of

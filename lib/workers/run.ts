@@ -12,7 +12,7 @@
 import process from "node:process";
 import { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { messageOf, quote } from "../ffi/native.ts";
+import { describe, quote, textOf } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
 import {
@@ -23,6 +23,7 @@ import {
   markOutcome,
   markReady,
   markStarted,
+  NO_EXIT_CODE,
   uncaught,
 } from "./lifecycle.ts";
 import type { Orders } from "./member.ts";
@@ -31,7 +32,9 @@ import {
   BROKE,
   DATABASE_ID,
   EXITED,
+  GRACE,
   KILL_AT,
+  OVERDUE,
   PAUSE,
   RESTARTS,
   RETURNED,
@@ -47,6 +50,12 @@ interface Outcome {
   outcome: number;
   code: number;
   reason: string;
+}
+
+/** What it has thrown, in its own words; of what is no error and no text, that it was thrown. */
+function reasonOf(cause: unknown): string {
+  const isText = cause instanceof Error || typeof cause === "string";
+  return isText ? textOf(cause) : `threw ${textOf(cause)}`;
 }
 
 class Run {
@@ -100,14 +109,16 @@ class Run {
     process.on("exit", (code) => {
       if (this.#hasReturned) return;
       const outcome = this.#signal === undefined ? EXITED : SIGNALLED;
-      this.#note({ outcome, code, reason: this.#endedBy() });
+      // As the system does: a parent is told the lowest eight bits. Runtimes differ here, and in
+      // threads nobody does that.
+      this.#note({ outcome, code: code & 0xff, reason: this.#endedBy() });
     });
     const broke = (cause: unknown): void => {
       console.error(cause);
       this.#note({
         outcome: BROKE,
         code: BROKEN_CODE,
-        reason: uncaught(messageOf(cause)),
+        reason: uncaught(reasonOf(cause)),
       });
       process.exit(BROKEN_CODE);
     };
@@ -139,6 +150,12 @@ class Run {
       const exported = await import(module) as Record<string, unknown>;
       const main = exported[name];
       if (typeof main !== "function") {
+        if (name in exported) {
+          const what = describe(main);
+          throw new TypeError(
+            `${quote(module)} exports ${quote(name)}, but that is ${what}, not a function`,
+          );
+        }
         const names = Object.keys(exported).map(quote).join(", ") || "nothing";
         throw new TypeError(`${quote(module)} exports no function ${quote(name)}, but ${names}`);
       }
@@ -149,7 +166,7 @@ class Run {
       // Destroyed: whatever it throws is no news, and there is nobody to tell.
       if (this.#stop.signal.aborted && cause === this.#stop.signal.reason) return this.#returned();
       console.error(cause);
-      return { outcome: THREW, code: 1, reason: messageOf(cause) };
+      return { outcome: THREW, code: 1, reason: reasonOf(cause) };
     }
     return this.#returned();
   }
@@ -198,10 +215,22 @@ class Run {
   #abort(reason: string): void {
     if (this.#stop.signal.aborted) return;
     this.#stop.abort(new DOMException(reason, "AbortError"));
-    const left = this.#table.isUsable ? this.#table.time(this.#attempt.slot, KILL_AT) : 0;
-    const grace = left === 0 ? this.#spec.grace : Math.min(left - Date.now(), this.#spec.grace);
+    const { slot } = this.#attempt;
+    const table = this.#table;
+    const killAt = table.isUsable ? table.time(slot, KILL_AT) : 0;
+    const most = killAt === 0 ? this.#spec.grace : table.get(slot, GRACE);
+    const grace = killAt === 0 ? most : Math.min(killAt - Date.now(), most);
     // Here, too: perhaps nobody supervises. And of a registry that is gone nobody knows.
-    setTimeout(() => process.exit(BROKEN_CODE), Math.max(grace, 0));
+    setTimeout(() => this.#kill(), Math.max(grace, 0));
+  }
+
+  /** The grace is over. */
+  #kill(): void {
+    // Reads as the supervisor's SIGKILL does, whichever of the two comes first.
+    if (this.#table.isUsable && this.#table.has(this.#attempt.slot, TERMINATE)) {
+      this.#note({ outcome: OVERDUE, code: NO_EXIT_CODE, reason: "" });
+    }
+    process.exit(BROKEN_CODE);
   }
 
   /** Hears from the row that it is to end. */

@@ -107,8 +107,12 @@ function oneOf<Value>(what: string, value: unknown, values: readonly Value[]): V
 }
 
 function checkText(what: string, value: unknown): string {
-  const text = encodeName(`worker ${what}`, value as string);
-  if (text.length === 0 || text.length > 63 || (value as string).includes("\0")) {
+  if (typeof value !== "string") {
+    const is = describe(value);
+    throw new DsmrError("NAME_INVALID", `The worker's ${what} is ${is}, not a string.`);
+  }
+  const text = encodeName(what === "name" ? "worker" : `worker ${what}`, value);
+  if (text.length === 0 || text.length > 63 || value.includes("\0")) {
     throw new DsmrError(
       text.length > 63 ? "NAME_TOO_LONG" : "NAME_INVALID",
       `The worker's ${what} ${quote(value)} has ${text.length} bytes of UTF-8; it must have 1 to ` +
@@ -116,7 +120,7 @@ function checkText(what: string, value: unknown): string {
       { actual: text.length, requested: 63 },
     );
   }
-  return value as string;
+  return value;
 }
 
 function checkModule(module: unknown): string {
@@ -164,8 +168,11 @@ export function encodeSpec(
     throw new TypeError(`The worker is ${describe(spec)}, not an object.`);
   }
   const name = checkText("name", spec.name);
-  const { notify, thread = false, runtime = "same" } = spec;
-  if (notify !== undefined && typeof notify !== "function") {
+  // Of what may be left out, null is as left out. (Of arg it is JSON's null.)
+  const { notify } = spec;
+  const thread = spec.thread ?? false;
+  const runtime = spec.runtime ?? "same";
+  if (notify !== undefined && notify !== null && typeof notify !== "function") {
     throw new TypeError(`The worker's notify is ${quote(notify)}, not a function.`);
   }
   if (typeof thread !== "boolean") {
@@ -179,12 +186,12 @@ export function encodeSpec(
         "out, or thread.",
     );
   }
-  const { restartTime = "never" } = spec;
+  const restartTime = spec.restartTime ?? "never";
   const stored: StoredSpec = {
     name,
-    type: spec.type === undefined ? name : checkText("type", spec.type),
+    type: checkText("type", spec.type ?? name),
     module: checkModule(spec.module),
-    function: spec.function === undefined ? "default" : checkText("function", spec.function),
+    function: checkText("function", spec.function ?? "default"),
     scope: oneOf("scope", spec.scope ?? "global", ["global", "database"] as const),
     startTime: oneOf(
       "startTime",

@@ -23,7 +23,7 @@
 import process from "node:process";
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { check, lastError, native } from "../ffi/native.ts";
+import { check, lastError, messageOf, native } from "../ffi/native.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { reconsider, wait } from "../wait.ts";
 import { type Attempt, isRunning, pause } from "./lifecycle.ts";
@@ -62,6 +62,7 @@ export class Supervisor {
   readonly #backend: Backend;
   readonly #table: WorkerTable;
   readonly #place: RegistryPlace;
+  readonly #giveUp: (cause: unknown) => void;
   readonly #end = new AbortController();
   readonly #onExit = (): void => this.end();
   readonly #rounds: Rounds;
@@ -71,9 +72,11 @@ export class Supervisor {
   #isKicked = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(table: WorkerTable, place: RegistryPlace) {
+  /** `giveUp`: is called once, with the reason, if it cannot go on. */
+  constructor(table: WorkerTable, place: RegistryPlace, giveUp: (cause: unknown) => void) {
     this.#backend = table.backend;
     this.#place = place;
+    this.#giveUp = giveUp;
     this.#table = table;
     this.#rounds = new Rounds(table);
     process.on("exit", this.#onExit);
@@ -95,13 +98,27 @@ export class Supervisor {
       await action();
     } catch (cause) {
       if (this.#hasEnded) return;
-      this.#leave();
       const isOver = cause instanceof DsmrError &&
         (cause.code === "CLOSED" || cause.code === "DETACHED");
-      // The registry was destroyed. Its workers have heard it, too.
-      if (isOver) this.#dismiss(() => true, HEARING_MS);
-      else throw cause;
+      if (isOver) {
+        this.#leave();
+        // The registry was destroyed. Its workers have heard it, too.
+        this.#dismiss(() => true, HEARING_MS);
+        return;
+      }
+      this.#fail(cause);
     }
+  }
+
+  /** Gives up, as if closed: so another one that is willing has the lock, and tries. */
+  #fail(cause: unknown): void {
+    let why = cause;
+    try {
+      this.end();
+    } catch (worse) {
+      why = new AggregateError([cause, worse], `${messageOf(cause)} Then: ${messageOf(worse)}`);
+    }
+    this.#giveUp(why);
   }
 
   // ---- election ------------------------------------------------------------------------------

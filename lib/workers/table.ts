@@ -75,6 +75,8 @@ export const DATABASE_ID = 17;
 const SPEC_LENGTH = 18;
 const REASON_LENGTH = 19;
 const DATABASE_LENGTH = 20;
+/** Milliseconds from being told to end to KILL_AT. */
+export const GRACE = 21;
 // Wall-clock milliseconds, two words each; 0 is never.
 /** Not to be started before. */
 export const DUE_AT = 24;
@@ -127,6 +129,8 @@ export const EXITED = 3;
 export const BROKE = 4;
 /** It was told to end by SIGTERM or SIGINT, by nobody of ours, and did. */
 export const SIGNALLED = 5;
+/** It was terminated, its grace is over, and it ends its process by force. */
+export const OVERDUE = 6;
 
 /** The segment whose lock the supervisor holds. */
 export function electionOf(backend: Backend): Segment {

@@ -6,7 +6,7 @@
 
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { check, native } from "../ffi/native.ts";
+import { check, messageOf, native } from "../ffi/native.ts";
 import { BackgroundWorker, type HandleHost } from "./handle.ts";
 import { listBackends } from "../listing.ts";
 import {
@@ -42,6 +42,7 @@ class Workers implements HandleHost {
   #table: WorkerTable | undefined;
   #supervisor: Supervisor | undefined;
   #isWilling = false;
+  readonly #failed = new AbortController();
   readonly database: string;
 
   constructor(backend: Backend) {
@@ -50,12 +51,18 @@ class Workers implements HandleHost {
     backend.atRelease(() => this.#close());
   }
 
+  /** Aborted, with the reason, when this isolate has had to give up supervising. */
+  get failed(): AbortSignal {
+    return this.#failed.signal;
+  }
+
   table(): WorkerTable {
     if (this.#end.signal.aborted) {
       throw new DsmrError("CLOSED", "The worker's registry was closed. Open it again.");
     }
     // Throws if the registry was destroyed: what is mapped then is nobody's word any more.
     describe(this.#backend);
+    this.failed.throwIfAborted();
     if (this.#table?.isUsable !== true) this.#table = WorkerTable.open(this.#backend);
     return this.#table;
   }
@@ -78,9 +85,25 @@ class Workers implements HandleHost {
   }
 
   async #begin(table: WorkerTable, place: RegistryPlace): Promise<void> {
-    // Only now: most programs that open a registry do not supervise.
-    const { Supervisor } = await import("./supervisor.ts");
-    if (!this.#end.signal.aborted) this.#supervisor = new Supervisor(table, place);
+    try {
+      // Only now: most programs that open a registry do not supervise.
+      const { Supervisor } = await import("./supervisor.ts");
+      if (this.#end.signal.aborted) return;
+      this.#supervisor = new Supervisor(table, place, (cause) => this.#giveUp(cause, place));
+    } catch (cause) {
+      this.#giveUp(cause, place);
+    }
+  }
+
+  /**
+   * The supervisor cannot go on. That is no reason to end its program, which perhaps does something
+   * quite different: from here on every call that has to do with workers throws the error.
+   */
+  #giveUp(cause: unknown, { name }: RegistryPlace): void {
+    this.#supervisor = undefined;
+    this.#isWilling = false;
+    this.#failed.abort(cause);
+    say(`no more background workers of registry "${name}" are supervised by this program`, cause);
   }
 
   register(spec: WorkerSpec, addin: string | null): BackgroundWorker {
@@ -100,7 +123,7 @@ class Workers implements HandleHost {
     });
     const worker = new BackgroundWorker(this, id, stored);
     const { notify } = spec;
-    if (notify !== undefined) void this.#notify(worker, notify);
+    if (typeof notify === "function") void this.#notify(worker, notify);
     return worker;
   }
 
@@ -123,17 +146,24 @@ class Workers implements HandleHost {
       if (this.#end.signal.aborted) return;
       // Destroyed: there is nothing to tell any more.
       if (error instanceof DsmrError && ["CLOSED", "DETACHED"].includes(error.code)) return;
-      throw error;
+      say(`notify of background worker "${worker.name}" hears of nothing more`, error);
     }
   }
 
+  /** The table, if there is one; throws `CLOSED`, as `table` does. */
+  #found(): WorkerTable | undefined {
+    describe(this.#backend);
+    this.failed.throwIfAborted();
+    return WorkerTable.find(this.#backend);
+  }
+
   list(): WorkerInfo[] {
-    const table = WorkerTable.find(this.#backend);
+    const table = this.#found();
     return table === undefined ? [] : table.changeSync(() => listWorkers(table));
   }
 
   terminateDatabase(databaseId: number): void {
-    const table = WorkerTable.find(this.#backend);
+    const table = this.#found();
     table?.changeSync(() => {
       for (let slot = 0; slot < ROWS_MAX; slot++) {
         if (table.get(slot, STATE) === FREE || table.get(slot, STATE) === TEMPLATE) continue;
@@ -148,6 +178,11 @@ class Workers implements HandleHost {
     this.#end.abort();
     this.#supervisor?.end();
   }
+}
+
+/** Tells people of a trouble that no call can throw. One line. */
+function say(what: string, cause: unknown): void {
+  console.error(`dsmr: ${what}: ${messageOf(cause).replaceAll(/\s+/g, " ")}`);
 }
 
 const all = new WeakMap<Backend, Workers>();

@@ -1,0 +1,130 @@
+/** Background workers of a registry that is gone, or whose table somebody has overwritten. */
+
+import { assert, assertEquals } from "@std/assert";
+import { closeSync, openSync, statSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { DsmrError, Registry } from "../lib/mod.ts";
+import { TABLE_BYTES } from "../lib/workers/table.ts";
+import { inBackground, isRunning, rejection, workerModule } from "./_background.ts";
+import { assertFailed, assertFails, type Scene, until } from "./_scene.ts";
+import { runtimes } from "./_spawn.ts";
+
+for (const supervise of [false, true]) {
+  const who = supervise ? "its supervisor" : "one that does not supervise";
+  test(`a destroyed registry's workers are CLOSED for ${who}, whatever is asked`, () =>
+    inBackground({ supervise }, async (scene) => {
+      const { registry } = scene;
+      const worker = scene.register({ name: "a" });
+      if (supervise) await worker.waitForReady();
+      const waiting = rejection(worker.waitForShutdown());
+      assert(Registry.destroy("test", { dir: scene.dir }));
+      const spec = { name: "b", module: workerModule };
+      const calls: [string, () => unknown][] = [
+        ["register", () => registry.registerBackgroundWorker(spec)],
+        ["workers", () => registry.workers()],
+        ["state", () => worker.state],
+        ["pid", () => worker.pid],
+        ["reason", () => worker.reason],
+        ["exitCode", () => worker.exitCode],
+        ["restarts", () => worker.restarts],
+        ["terminate", () => worker.terminate()],
+        ["startup", () => worker.waitForStartupSync({ timeout: 0 })],
+        ["ready", () => worker.waitForReadySync({ timeout: 0 })],
+        ["shutdown", () => worker.waitForShutdownSync({ timeout: 0 })],
+      ];
+      for (const [what, call] of calls) {
+        const error = assertFails(call, "CLOSED");
+        assert(error.message.includes("destroyed"), `${what}: ${error.message}`);
+      }
+      const late = [worker.waitForStartup(), worker.waitForReady(), worker.waitForShutdown()];
+      for (const wait of [...late.map(rejection), waiting]) {
+        const error = await wait;
+        assert(error instanceof DsmrError && error.code === "CLOSED", String(error));
+      }
+      // What was there before is not what it is now.
+      const after = scene.scene.open();
+      assertEquals([...after.workers()], []);
+    }));
+}
+
+/** Overwrites the lock of the worker table. */
+function damageLock(scene: Scene): void {
+  // The segment's own lock stands before its bytes, in the file too.
+  const header = 128;
+  const [file, ...others] = scene.files()
+    .map((name) => join(scene.dir, name))
+    .filter((path) => statSync(path).size === header + TABLE_BYTES);
+  assert(file !== undefined && others.length === 0, "one file is the table's");
+  const fd = openSync(file, "r+");
+  try {
+    writeSync(fd, new Uint8Array(64).fill(0xa5), 0, 64, 64);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What is said on console.error meanwhile. */
+function listen(): { lines: string[]; end: () => void } {
+  const lines: string[] = [];
+  const before = console.error;
+  console.error = (...parts: unknown[]): void => void lines.push(parts.map(String).join(" "));
+  return { lines, end: () => console.error = before };
+}
+
+test("a damaged table ends supervising and notify, in one line each, and no program", () =>
+  inBackground({ supervise: true }, async (scene) => {
+    const { registry } = scene;
+    const events: string[] = [];
+    const worker = scene.register({ name: "a", notify: ({ type }) => void events.push(type) });
+    const pid = await worker.waitForReady() ?? 0;
+    await until(() => events.length === 2);
+    // Willing, too: each will be elected, and cannot go on either.
+    const heirs = await Promise.all(
+      runtimes.map((runtime) => scene.member(runtime, { supervise: true })),
+    );
+    const said = listen();
+    try {
+      const waiting = rejection(worker.waitForShutdown());
+      damageLock(scene.scene);
+      // Something to do for the supervisor.
+      process.kill(pid, "SIGKILL");
+      const failure = await waiting;
+      assert(failure instanceof DsmrError && failure.code === "CORRUPT", String(failure));
+      await until(() => said.lines.length >= 2);
+      const spec = { name: "b", module: workerModule };
+      for (
+        const call of [
+          () => registry.registerBackgroundWorker(spec),
+          () => registry.workers(),
+          () => worker.state,
+          () => worker.terminate(),
+        ]
+      ) assertFails(call, "CORRUPT");
+      const late = await rejection(worker.waitForReady());
+      assert(late instanceof DsmrError && late.code === "CORRUPT", String(late));
+      for (const heir of heirs) {
+        await until(() => heir.child.printed.includes("dsmr: no more background workers"));
+        assertFailed(
+          await heir.ask({ do: "register", spec: { ...spec, module: workerModule.href } }),
+          "CORRUPT",
+        );
+        assert(isRunning(heir.pid));
+        assertEquals(heir.child.printed.split("dsmr: ").length, 2, heir.child.printed);
+      }
+      assertEquals(said.lines.length, 2, said.lines.join("\n"));
+      assert(said.lines.every((line) => /^dsmr: .*damaged|^dsmr: .*lock/.test(line)));
+      assert(said.lines.every((line) => !line.includes("\n")));
+      assert(said.lines.some((line) => line.includes('registry "test"')), said.lines.join("\n"));
+      assert(said.lines.some((line) => line.includes('worker "a"')), said.lines.join("\n"));
+    } finally {
+      said.end();
+    }
+    // The rest of the registry works.
+    const segment = registry.getNamedSegmentSync("s", 64);
+    await segment.lock.acquire();
+    segment.lock.release();
+    // The scene cannot ask for the workers any more; a registry that is gone has none.
+    Registry.destroy("test", { dir: scene.dir });
+  }));
