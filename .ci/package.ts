@@ -120,7 +120,7 @@ export function stage(folder: string): void {
     exports: { ".": { types: exports, default: exports } },
     types: exports,
     files: include,
-    engines: { bun: ">=1.4", deno: ">=2" },
+    engines: { bun: ">=1.4", deno: ">=2.9" },
   });
 }
 
