@@ -88,6 +88,9 @@ export const packaged: Packaged | undefined = {
 `;
 }
 
+/** What is in the package, beside what is made here. */
+const CONTENTS: readonly string[] = ["lib", "tool", "docs", "README.md", "LICENSE"];
+
 function json(path: string): Record<string, unknown> {
   return JSON.parse(readFileSync(join(root, path), "utf8"));
 }
@@ -97,7 +100,7 @@ export function stage(folder: string): void {
   run(zig(), ["build", "cross"], root, { ...process.env, ...zigEnv() });
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  for (const name of ["lib", "docs", "README.md", "LICENSE"]) {
+  for (const name of CONTENTS) {
     cpSync(join(root, name), join(folder, name), { recursive: true });
   }
   mkdirSync(join(folder, "lib", "native"));
@@ -108,18 +111,19 @@ export function stage(folder: string): void {
   writeFileSync(join(folder, "lib", "ffi", "packaged.ts"), packagedSource());
 
   const { name, version, license, exports, compilerOptions } = json("deno.json");
-  const { description } = json("package.json");
-  const include = ["lib", "docs", "README.md", "LICENSE"];
+  const { description, bin } = json("package.json");
+  const types = "./lib/mod.ts";
   writeJson(join(folder, "deno.json"), {
     ...{ name, version, license, exports, compilerOptions },
     // zig-out, where this is put together, is ignored by git.
-    publish: { include: [...include, "deno.json"], exclude: ["!**"] },
+    publish: { include: [...CONTENTS, "deno.json"], exclude: ["!**"] },
   });
   writeJson(join(folder, "package.json"), {
     ...{ name, version, description, license, type: "module" },
-    exports: { ".": { types: exports, default: exports } },
-    types: exports,
-    files: include,
+    exports: { ".": { types, default: types }, "./tool": "./tool/main.ts" },
+    types,
+    bin,
+    files: CONTENTS,
     engines: { bun: ">=1.4", deno: ">=2.9" },
   });
 }

@@ -142,6 +142,21 @@ export class Backend {
     return all.some(({ id }) => id === this.#databaseId);
   }
 
+  /** Refuses what is asked for in the scope of a database that was dropped. */
+  checkDatabase(): void {
+    try {
+      if (this.#hasDatabase(TABLE_PATIENCE_MS)) return;
+    } catch (error) {
+      // A stopped process is in the registry's tables: nobody drops anything just now.
+      if (error instanceof DsmrError && error.code === "TIMEOUT") return;
+      throw error;
+    }
+    throw new DsmrError(
+      "CLOSED",
+      `Database "${this.#database}" was dropped. Open the registry with it again for a new one.`,
+    );
+  }
+
   /** The number of the database that it has opened; never given twice in a registry. */
   get databaseId(): number {
     return this.#databaseId;

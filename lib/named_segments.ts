@@ -107,7 +107,7 @@ function otherLayout(backend: Backend, name: string, mine: Layout, hash: bigint)
   if (hash === 0n) {
     return new DsmrError(
       "LAYOUT_MISMATCH",
-      `${start}it was made without a layout, one of ${mine.size} bytes was requested.${end}`,
+      `${start}it was made without a layout, and one was requested.${end}`,
     );
   }
   const theirs = recall(backend, hash);

@@ -74,6 +74,12 @@ export class Parking {
   readonly #waiters = new Map<number, Waiter>();
   /** Rows of ours that nobody waits by any more, and that could not be freed yet. */
   readonly #left = new Set<number>();
+  /**
+   * Rows by which this thread blocks. Letting go of the table's lock lets tasks that queue for it
+   * take it in the same turn, and such a task may find the mail of a row that was notified just
+   * then: it is not to be freed under the one who blocks.
+   */
+  readonly #blocked = new Set<number>();
   #sweptAt = -Infinity;
 
   constructor(backend: Backend, segment: Segment) {
@@ -112,6 +118,7 @@ export class Parking {
   #evict(row: number): void {
     const table = this.#table;
     this.#left.delete(row);
+    if (this.#blocked.has(row)) throw table.damaged();
     const waiter = this.#waiters.get(row);
     if (waiter === undefined) return;
     this.#waiters.delete(row);
@@ -150,6 +157,8 @@ export class Parking {
   }
 
   #receive(row: number): void {
+    // Who blocks by it sees its state, and frees it.
+    if (this.#blocked.has(row)) return;
     const state = this.#table.state(row);
     const waiter = this.#waiters.get(row);
     this.#waiters.delete(row);
@@ -192,7 +201,11 @@ export class Parking {
     const until = performance.now() + timeout;
     let row: number | undefined;
     try {
-      row = table.changeSync(() => this.#park(address, mayWait), Math.min(timeout, PATIENCE_MS));
+      row = table.changeSync(() => {
+        const row = this.#park(address, mayWait);
+        if (row !== undefined) this.#blocked.add(row);
+        return row;
+      }, Math.min(timeout, PATIENCE_MS));
     } catch (error) {
       if (!isTimeout(error) || timeout >= PATIENCE_MS) throw error;
       // Others were at the table all the time.
@@ -220,6 +233,7 @@ export class Parking {
 
   #leaveSync(row: number): void {
     const table = this.#table;
+    this.#blocked.delete(row);
     if (!table.isUsable) return;
     // Also if sleeping has failed: nobody is to count it.
     this.#table.giveUp(row);

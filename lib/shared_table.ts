@@ -514,7 +514,7 @@ export class SharedTable {
       code === "CLOSED" || code === "DETACHED"
         ? `The registry ${fateOf(this.#backend.handle)} while there was something to wait for in ` +
           `${titleOf(this.#segment.name)}.`
-        : `${titleOf(this.#segment.name)} cannot be waited for: the process is out of memory, ` +
+        : `There is no waiting for ${titleOf(this.#segment.name)}: the process is out of memory, ` +
           "threads or watches.",
     );
   }

@@ -151,6 +151,7 @@ export class WebLocks {
   ): Promise<Awaited<Result>> {
     const { name, mode, manner, scope, signal, callback } = checkArguments<Result>(args);
     signal?.throwIfAborted();
+    if (scope === "database") this.#backend.checkDatabase();
     const request = new Request(Object.freeze({ name, mode }));
     const encoded = encodeLockName(nameInTable(name, scope, this.#backend.databaseId));
     this.#change((table) => this.#enter(table, request, encoded, manner))

@@ -124,7 +124,7 @@ const leaks = [
 const isLeak = (text: string) => leaks.some((leak) => leak.test(text));
 
 test("only lib/ffi/deno.ts and lib/ffi/bun.ts know a runtime", () => {
-  const paths = sources("lib", "tests", "examples", "bench", ".ci");
+  const paths = sources("lib", "tool", "tests", "examples", "bench", ".ci");
   assert(paths.length > 20, `only ${paths.length} files found`);
   // An example is allowed to be one of its runtime; and garbage is collected by a name.
   const seam = [

@@ -194,7 +194,7 @@ function clangTidyCommand(): string[] {
 }
 
 function typescriptFolders(): string[] {
-  const folders = ["lib", "tests", "examples", "bench", "c", ".ci"];
+  const folders = ["lib", "tool", "tests", "examples", "bench", "c", ".ci"];
   return folders.filter((folder) => readdirSync(root).includes(folder));
 }
 

@@ -201,6 +201,22 @@ test("init callbacks of one name in two databases do not meet, nor are they recu
     }, "INIT_RECURSION");
   }));
 
+test("a Web Lock in a database that was dropped is refused, a global one is not", () =>
+  inScene(async (scene) => {
+    const old = scene.open({ database: "tenant" });
+    scene.open().dropDatabase("tenant");
+    let rejected: unknown;
+    await old.locks.request("l", own, () => {}).catch((error) => rejected = error);
+    assertFails(
+      () => {
+        throw rejected;
+      },
+      "CLOSED",
+      "tenant",
+    );
+    assertEquals(await old.locks.request("l", () => "global"), "global");
+  }));
+
 test("a Web Lock of a database is one for those who have that open, and query() says so", () =>
   inScene(async (scene) => {
     const a = scene.open({ database: "a" });

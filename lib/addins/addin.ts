@@ -175,7 +175,7 @@ export class Addin<out Started = unknown> {
  * memory and locks known beforehand comes from the main area, by `request` and `startup`; what is
  * a segment or a worker, from `init`.
  *
- * @throws {TypeError} A hook that is not a function.
+ * @throws {TypeError} A hook that is not a function, or that there is not.
  * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`.
  *
  * @example
@@ -214,6 +214,15 @@ export function defineAddin<Started = undefined>(
     const callback: unknown = definition[hook];
     if (callback === undefined || typeof callback === "function") continue;
     throw new TypeError(`The ${hook} hook of add-in "${name}" is ${describe(callback)}.`);
+  }
+  for (const other of Object.keys(definition)) {
+    if (["name", "request", "startup", "init"].includes(other)) continue;
+    throw new TypeError(
+      `Add-in "${name}" has ${
+        JSON.stringify(other)
+      }, which is no hook: there are request, startup ` +
+        "and init.",
+    );
   }
   return new Addin({ ...definition });
 }

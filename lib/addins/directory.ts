@@ -269,7 +269,7 @@ export class AddinDirectory {
       length === 0 || length > NAME_MAX || !isWhole || offset < 0 || size < 0 ||
       offset % UNIT !== 0 || !(offset + size * unit <= this.mainSize)
     ) {
-      throw this.damaged(`a row of ${size} times ${unit} bytes at ${offset}, named by ${length}`);
+      throw this.damaged("a row whose size, place or name makes no sense");
     }
     const name = this.#bytes.subarray(row + AT_NAME, row + AT_NAME + length);
     return { name: new TextDecoder().decode(name), offset, size };

@@ -82,7 +82,7 @@ export class Addins {
     throw new DsmrError(
       "NOT_FOUND",
       `No add-in has requested tranche "${name}": registry "${this.#registry}" has not been ` +
-        `opened with add-ins. ${dynamicHint(this.#backend, name)}`,
+        `opened with add-ins.${dynamicHint(this.#backend, name)}`,
     );
   }
 

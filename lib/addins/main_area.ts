@@ -161,9 +161,9 @@ export class MainArea {
   tranche(name: string, addin?: string): LWLock[] {
     const place = this.#directory.tranche(name);
     if (place === undefined) {
-      const what = `No add-in has requested tranche "${name}". ` + dynamicHint(this.#backend, name);
+      const what = `No add-in has requested tranche "${name}".${dynamicHint(this.#backend, name)}`;
       const isForeign = addin !== undefined && !this.includes(addin);
-      throw new DsmrError("NOT_FOUND", what + (isForeign ? this.#advice(addin) : ""));
+      throw new DsmrError("NOT_FOUND", what + (isForeign ? ` ${this.#advice(addin)}` : ""));
     }
     const main = this.#main();
     return Array.from({ length: place.size }, (_, i) => main.lockAt(place.offset + i * UNIT));
@@ -278,8 +278,8 @@ export function dynamicHint(backend: Backend, name: string): string {
     return tranche.name === name && tranche.id !== null;
   });
   if (!isDynamic) return "";
-  return "There is one by that name that newTranche() has made: its locks are where its maker " +
-    "has put them, see lockAt(). ";
+  return " There is one by that name that newTranche() has made: its locks are where its maker " +
+    "has put them, see lockAt().";
 }
 
 /** What a creator has left that died before it published the directory. */

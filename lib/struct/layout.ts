@@ -52,6 +52,9 @@ const TOLD_MAX = 8;
  * @param theirs That of the segment. It may be any text: it comes from shared memory.
  */
 export function differences(mine: string, theirs: string): string {
+  if (typeof mine !== "string" || typeof theirs !== "string") {
+    throw new TypeError("differences() compares two descriptions: give it `layout.description`.");
+  }
   const here = parse(mine);
   const there = parse(theirs);
   const told: string[] = [];
