@@ -124,7 +124,7 @@ export function stage(folder: string): void {
     types,
     bin,
     files: CONTENTS,
-    engines: { bun: ">=1.4", deno: ">=2" },
+    engines: { bun: ">=1.4", deno: ">=2.9" },
   });
 }
 

@@ -164,7 +164,8 @@ export class BackgroundScene {
     chmodSync(path, 0o755);
     const pids = (): number[] =>
       existsSync(`${path}.arrived`)
-        ? readFileSync(`${path}.arrived`, "utf8").trim().split("\n").map(Number)
+        // The shell makes the file before it writes the first line.
+        ? readFileSync(`${path}.arrived`, "utf8").split("\n").filter(Boolean).map(Number)
         : [];
     return {
       env: { [`DSMR_${runtime.toUpperCase()}`]: path },
