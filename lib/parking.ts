@@ -69,7 +69,6 @@ export class WaitEnded extends Error {}
 
 /** The parked waits of a registry. */
 export class Parking {
-  readonly #backend: Backend;
   readonly #table: ParkedRows;
   readonly #waiters = new Map<number, Waiter>();
   /** Rows of ours that nobody waits by any more, and that could not be freed yet. */
@@ -83,7 +82,6 @@ export class Parking {
   #sweptAt = -Infinity;
 
   constructor(backend: Backend, segment: Segment) {
-    this.#backend = backend;
     this.#table = new ParkedRows(backend, segment, (row) => this.#receive(row));
   }
 
