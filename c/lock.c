@@ -273,6 +273,10 @@ int32_t dsmr_lock_acquire_or_wait(uint32_t lock, uint64_t *started_ns, int32_t t
     if (outcome != LWLOCK_BUSY) return outcome;
   }
   outcome = wait_slice(claim, NULL, NULL, started_ns, timeout_ms);
-  if (outcome == LWLOCK_ACQUIRED) return DSMR_LOCK_BUSY; /* it was let go: not ours */
+  if (outcome == LWLOCK_ACQUIRED) {
+    /* Let go, or held by the dead alone: a reader's mark would keep the next call out, too. */
+    if (lwlock_is_blocked_by_dead(claim)) (void)claim_clear_the_dead(claim);
+    return DSMR_LOCK_BUSY;
+  }
   return outcome == DSMR_LOCK_BUSY ? DSMR_LOCK_NOT_YET : outcome;
 }

@@ -22,7 +22,7 @@ export function attachBackend(
   if (mode !== "open" && mode !== "create" && mode !== "attach") {
     throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
   }
-  if (rest.supervise !== undefined && typeof rest.supervise !== "boolean") {
+  if (typeof (rest.supervise ?? false) !== "boolean") {
     throw new TypeError(`supervise is ${quote(rest.supervise)}, not true or false.`);
   }
   const dir = directory(rest);

@@ -5,6 +5,7 @@ import {
   type AddinDefinition,
   defineAddin,
   DsmrError,
+  type OpenOptions,
   Registry,
   type RequestContext,
   type StartupContext,
@@ -388,11 +389,17 @@ test("names and members that are wrong are refused, before anything is opened", 
     assertFails(() => open([one, two]), "EXISTS", '"x"', "twice");
     assertThrows(() => open(one), TypeError, "array");
     assertThrows(() => open([{ name: "x" }]), TypeError, "defineAddin");
-    assertThrows(() => open(null), TypeError, "array");
+    assertThrows(() => open(7), TypeError, "array");
     assertEquals(scene.files(), []);
     const registry = open([one, one]);
     assertFails(() => open([two]), "EXISTS", '"x"');
     assertFails(() => registry.addin(two), "NOT_FOUND", '"x"', "addins");
     assertEquals([...registry.backends()].length, 1);
     assertEquals([...Registry.list({ dir: scene.dir })][0]?.backends, 1);
+  }));
+
+test("no add-ins at all may be said as null, as with every option", () =>
+  inScene((scene) => {
+    const options = { addins: null, supervise: null } as unknown as OpenOptions;
+    assertEquals([...scene.open(options).segments()], []);
   }));

@@ -54,6 +54,17 @@ static void acquire_or_wait_ends_when_the_holder_dies(void) {
   CHECK_INT(ask(&b, OR_WAIT, 0, 0), DSMR_LOCK_ABANDONED);
 }
 
+/* Nobody else may ever clear its mark away: the next call would wait for nobody, again and again. */
+static void acquire_or_wait_is_not_kept_out_by_a_dead_reader(void) {
+  place_enter(&here);
+  struct party a = party_start();
+  struct party b = party_start();
+  CHECK_INT(ask(&a, TAKE, 0, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+  CHECK_KILL(a.pid);
+  CHECK_INT(ask(&b, OR_WAIT, 0, 0), DSMR_LOCK_BUSY);
+  CHECK_INT(ask(&b, OR_WAIT, 0, 0), DSMR_LOCK_ACQUIRED);
+}
+
 static void variable_is_waited_for_until_it_changes_or_the_lock_is_let_go(void) {
   place_enter(&here);
   struct party a = party_start();
@@ -446,6 +457,7 @@ static void listing_says_who_holds_and_who_waits_for_what(void) {
 static const struct check_test tests[] = {
     TEST(acquire_or_wait_takes_a_free_lock_and_only_waits_for_a_held_one),
     TEST(acquire_or_wait_ends_when_the_holder_dies),
+    TEST(acquire_or_wait_is_not_kept_out_by_a_dead_reader),
     TEST(variable_is_waited_for_until_it_changes_or_the_lock_is_let_go),
     TEST(variable_of_a_dead_holder_is_waited_for_no_more),
     TEST(variable_has_its_limits),

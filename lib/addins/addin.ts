@@ -258,7 +258,7 @@ export function checkCount(what: string, value: unknown, max: number): asserts v
 
 /** The add-ins of the options, each once. */
 export function checkAddins(addins: unknown): readonly Addin[] {
-  if (addins === undefined) return [];
+  if (addins === undefined || addins === null) return [];
   if (!Array.isArray(addins)) {
     throw new TypeError(`The addins are ${describe(addins)}, not an array.`);
   }
