@@ -641,8 +641,10 @@ DSMR_API int32_t dsmr_watch_end(uint32_t watch);
  * As dsmr_lock_acquire, without blocking. Returns ACQUIRED, ABANDONED; or a watch's id: the
  * place among the waiters is kept until the next call of it, or dsmr_lock_cancel (which does not
  * end the watch). Or, with nothing left behind, what dsmr_lock_try returns; NO_SPACE: also
- * 65,536 watches; UNSUPPORTED: also no doorbell; CORRUPT: as dsmr_lock_acquire. Waits of this kind are no part of a DEADLOCK:
- * their backend goes on meanwhile.
+ * 65,536 watches; UNSUPPORTED: also no doorbell; CORRUPT: as dsmr_lock_acquire; TIMEOUT: a dead
+ * process is in the way, and others were changing the registry's tables for all the 5 ms that
+ * this call tried to clear it away: call again after a moment. Waits of this kind are no part of
+ * a DEADLOCK: their backend goes on meanwhile.
  */
 DSMR_API int32_t dsmr_lock_watch(uint32_t lock, uint32_t mode);
 

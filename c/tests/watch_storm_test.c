@@ -16,6 +16,11 @@ static int32_t come_in_or_not(uint32_t lock, uint32_t mode, uint64_t random) {
   uint32_t gives_up_after = (random & 7) == 0 ? (uint32_t)(random >> 3 & 3) : UINT32_MAX;
   for (uint32_t round = 0;; round++) {
     int32_t outcome = dsmr_lock_watch(lock, mode);
+    /* A dead process is in the way, and the others were in the tables for 5 ms. */
+    if (outcome == DSMR_E_TIMEOUT) {
+      sched_yield();
+      continue;
+    }
     CHECK_OK(outcome);
     if (outcome <= 0xffff) return outcome;
     uint32_t watch = (uint32_t)outcome;
