@@ -163,7 +163,9 @@ if (process.argv[2] === "member") {
 } else {
   const lines = await screen();
   while (lines.at(-1)?.trim() === "") lines.pop();
-  writeFileSync(join(root, "docs", "pictures", "top.svg"), draw(lines));
+  const file = join(root, "docs", "pictures", "top.svg");
+  writeFileSync(file, draw(lines));
+  execFileSync(program("deno"), ["fmt", "--quiet", file]);
   // deno-lint-ignore no-control-regex
   console.log(lines.join("\n").replaceAll(/\u001b\[[\d;]*m/g, ""));
 }
