@@ -73,9 +73,11 @@ async function screen(): Promise<string[]> {
     await pause(SECONDS * 1000);
     for (let looks = 0;; looks++) {
       const lines = tmux("capture-pane", "-e", "-p").split("\n").slice(0, ROWS);
-      // Each look is another moment: one in which somebody waits, and another lock is held, too.
-      const isBusy = /buckets in [^]* for [1-9]| for [1-9][^]*buckets in/
-        .test(lines.join("\n"));
+      // Each look is another moment: one in which somebody waits, and another lock is held, too. (Who
+      // has just let go, or tries, may be listed as a holder beside the one: that would mislead.)
+      const text = lines.join("\n");
+      const isBusy = /buckets in [^]* for [1-9]| for [1-9][^]*buckets in/.test(text) &&
+        !/exclusive, \d/.test(text);
       if (isBusy || looks === 200) return lines;
       await pause(200);
     }
@@ -96,11 +98,20 @@ interface Run {
   style: string;
 }
 
-/** Stretches of a line that look alike. */
-function runsOf(line: string): Run[] {
-  const styles: Readonly<Record<string, string>> = { 1: "bold", 2: "dim", 33: "yellow" };
+/** What the tool uses, and what ends it. The background (49) stays as it is. */
+const styles: Readonly<Record<number, string>> = {
+  0: "",
+  1: "bold",
+  2: "dim",
+  22: "",
+  33: "yellow",
+  39: "",
+};
+
+/** Stretches of a line that look alike; and how the next line begins, for tmux tells changes only. */
+function runsOf(line: string, begin: string): { runs: Run[]; style: string } {
   const runs: Run[] = [];
-  let style = "";
+  let style = begin;
   let column = 0;
   // deno-lint-ignore no-control-regex
   for (const part of line.split(/(\u001b\[[\d;]*m)/)) {
@@ -111,9 +122,9 @@ function runsOf(line: string): Run[] {
       column += part.length;
       continue;
     }
-    for (const code of codes.split(";")) style = styles[code] ?? "";
+    for (const code of codes.split(";")) style = styles[Number(code)] ?? style;
   }
-  return runs;
+  return { runs, style };
 }
 
 const WIDTH = 8.4;
@@ -123,21 +134,21 @@ const EDGE = 16;
 function draw(lines: readonly string[]): string {
   const escape = (text: string): string =>
     text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const texts = lines.flatMap((line, row) =>
-    runsOf(line).flatMap(({ text, column, style }) => {
+  let carried = "";
+  const texts = lines.flatMap((line, row) => {
+    const { runs, style: next } = runsOf(line, carried);
+    carried = next;
+    return runs.map(({ text, column, style }) => {
       // Blanks at either end would be lost, or stretched.
       const words = text.trim();
-      const x = EDGE + (column + text.indexOf(words)) * WIDTH;
+      const x = (EDGE + (column + text.indexOf(words)) * WIDTH).toFixed(1);
       const y = EDGE + 20 + (row + 1) * HEIGHT - 5;
       const kind = style === "" ? "" : ` class="${style}"`;
-      return [
-        `  <text${kind} x="${x.toFixed(1)}" y="${y}" textLength="${
-          (words.length * WIDTH).toFixed(1)
-        }"` +
-        ` xml:space="preserve">${escape(words)}</text>`,
-      ];
-    })
-  );
+      const length = (words.length * WIDTH).toFixed(1);
+      return `  <text${kind} x="${x}" y="${y}" textLength="${length}" xml:space="preserve">` +
+        `${escape(words)}</text>`;
+    });
+  });
   const [width, height] = [COLUMNS * WIDTH + 2 * EDGE, lines.length * HEIGHT + 2 * EDGE + 20];
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width.toFixed(0)} ${height}">`,
