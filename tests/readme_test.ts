@@ -7,7 +7,13 @@ import { test } from "./_declare.ts";
 const root = new URL("../", import.meta.url);
 const guides = readdirSync(new URL("docs/", root)).filter((name) => name.endsWith(".md"));
 const texts = new Map(
-  ["README.md", "examples/README.md", ...guides.map((name) => `docs/${name}`)].map((file) => [
+  [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    ...guides.map((name) => `docs/${name}`),
+  ].map((file) => [
     file,
     readFileSync(new URL(file, root), "utf8"),
   ]),
@@ -35,6 +41,24 @@ test("each counterpart of the source documents names a test that there is", () =
       name === undefined ? /test\(/.test(source) : hasTest(source, name.trim()),
       `tests/${file} has no test named: ${name}`,
     );
+  }
+});
+
+test("CONTRIBUTING.md names every source that the call of its example is in", () => {
+  const example = /^## Adding a call[^]*?(?=^## )/m.exec(texts.get("CONTRIBUTING.md") ?? "")?.[0] ??
+    "";
+  const sources = ["c", "lib"].flatMap((folder) =>
+    readdirSync(new URL(`${folder}/`, root), { recursive: true, encoding: "utf8" })
+      .filter((name) => /\.(?:c|h|ts)$/.test(name)).map((name) => `${folder}/${name}`)
+  );
+  const places = sources.filter((path) =>
+    /dsmr_databases|database_info\b|\bDatabaseInfo\b/.test(
+      readFileSync(new URL(path, root), "utf8"),
+    )
+  );
+  assert(places.length >= 8, `Only these were found: ${places.join()}`);
+  for (const path of places) {
+    assert(example.includes(`](${path})`), `the example does not name ${path}`);
   }
 });
 
