@@ -4,8 +4,9 @@
  *
  * A block of TypeScript or JSON whose first line is a comment with a name, `// table.ts`, is that
  * file. A block of `console` is what somebody sees at a terminal: lines with a prompt are typed,
- * the others are printed. The prompt says which terminal: `$`, or `one$`, `two$`. Everything that a
- * command prints is shown, but
+ * the others are printed. The prompt says which terminal: `$`, or `one$`, `two$`. A block of `sh` that
+ * begins with the comment "In each terminal" is typed in each. Everything that a command prints is
+ * shown, but
  *
  * - 24600 to 24699 stand for process ids, each for the same one from its first line on,
  * - points in time, durations (`548 ms`) and counts of waits stand for any,
@@ -67,6 +68,13 @@ function blocksOf(document: string): Block[] {
 
 export function isTypeScript({ language }: Block): boolean {
   return language === "ts" || language === "tsx";
+}
+
+/** What is typed in each terminal before anything else. */
+export function setupOf({ blocks }: Document): string {
+  return blocks.filter(({ language, text }) =>
+    language === "sh" && text.startsWith("# In each terminal")
+  ).map(({ text }) => text).join("");
 }
 
 /** What is typed, in the order of the document. */

@@ -6,7 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { native } from "../lib/ffi/native.ts";
@@ -17,6 +17,7 @@ import {
   documents,
   isTypeScript,
   matches,
+  setupOf,
   type Step,
   stepsOf,
   withPids,
@@ -107,10 +108,11 @@ class Terminal {
   /** The document shows more of it later. */
   isUnfinished = false;
 
-  constructor(typed: string, folder: string, env: Record<string, string>) {
-    // Both outputs in one, in their order. The shell itself stays only where it is needed.
-    const line = /[|&;()<>]/.test(typed) ? typed : `exec ${typed}`;
-    this.#child = spawn("bash", ["-c", `exec 2>&1; ${line}`], {
+  constructor(setup: string, typed: string, folder: string, env: Record<string, string>) {
+    // Both outputs in one, in their order. A shell that stayed would say in its own words who has
+    // been killed.
+    const line = /^(deno|bun) [^|&;()<>]*$/.test(typed) ? `exec ${typed}` : typed;
+    this.#child = spawn("bash", ["-c", `exec 2>&1\nshopt -s expand_aliases\n${setup}\n${line}`], {
       cwd: folder,
       env: { ...process.env, ...env },
       stdio: ["ignore", "pipe", "ignore"],
@@ -146,17 +148,12 @@ function exchanged(command: string): string {
 /** Types all that a document has typed, and compares what is printed. */
 async function walk(scene: Scene, document: Document): Promise<void> {
   const folder = folderOf(scene, document);
-  const programs = join(scene.dir, "bin");
-  mkdirSync(programs);
-  const dsmr = join(programs, "dsmr");
-  const tool = join(root, "tool", "main.ts");
-  writeFileSync(dsmr, `#!/bin/sh\nexec "${program("deno")}" run --quiet -A "${tool}" "$@"\n`);
-  chmodSync(dsmr, 0o755);
   const env = {
     ...{ NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", DSMR_DIR: scene.dir },
-    PATH: [programs, join(root, "node_modules", ".bin"), process.env["PATH"]].join(":"),
+    PATH: [join(root, "node_modules", ".bin"), process.env["PATH"]].join(":"),
   };
 
+  const setup = setupOf(document);
   const pids = new Map<string, string>();
   const terminals = new Map<string, Terminal>();
   scene.atEnd(() => {
@@ -166,14 +163,14 @@ async function walk(scene: Scene, document: Document): Promise<void> {
     let terminal = terminals.get(step.terminal);
     if (terminal?.isUnfinished !== true) {
       const typed = exchanged(withPids(step.command, pids));
-      terminals.set(step.terminal, terminal = new Terminal(typed, folder, env));
+      terminals.set(step.terminal, terminal = new Terminal(setup, typed, folder, env));
     }
     await look(terminal, step, pids);
     // What looks at others may come before they have got so far: a reader would look again.
     for (let left = 50; left > 0 && isLate(step, terminal, pids); left--) {
       terminals.set(
         step.terminal,
-        terminal = new Terminal(step.command, folder, env),
+        terminal = new Terminal(setup, step.command, folder, env),
       );
       await look(terminal, step, pids);
     }
