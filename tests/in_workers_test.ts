@@ -74,6 +74,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "assert_test.ts": "tests the tests' own assertions",
   "call_stats_death_test.ts": ELSEWHERE,
   "death_test.ts": ELSEWHERE,
+  "docs_test.ts": ELSEWHERE,
   "examples_test.ts": ELSEWHERE,
   "files_test.ts": "sets the umask, which is the process's",
   "in_workers_test.ts": "is this one",

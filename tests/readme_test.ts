@@ -1,6 +1,6 @@
 /** What the README and the guides promise to be there: files, tests, and code that type-checks. */
 
-import { assert } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { test } from "./_declare.ts";
 
@@ -35,6 +35,10 @@ test("each counterpart of the source documents names a test that there is", () =
   const readme = texts.get("README.md") ?? "";
   const rows = [...readme.matchAll(/\| \[(\w+_test\.ts)\]\(tests\/\1\)(?:: (.*?))? +\|/g)];
   assert(rows.length >= 25, `Only ${rows.length} rows were found.`);
+  // None without a test.
+  const [, section = ""] = readme.split("## What the source documents name");
+  const lines = section.split("\n## ")[0]?.match(/^\|.*\|$/gm) ?? [];
+  assertEquals(lines.length, rows.length + ["there | here | test", "---"].length);
   for (const [, file = "", name] of rows) {
     const source = readFileSync(new URL(`tests/${file}`, root), "utf8");
     assert(
