@@ -31,12 +31,21 @@
  *   and ends without a word. If it comes before the next supervisor, it claims, and is adopted.
  * - After the claim: the row says CLAIMED to READY, and its backend lives: adopted. Its end is
  *   noticed as any backend's death is; how it has ended, it has written itself.
- * - While terminating: the flag is in the row, and until when. The next one goes on with it.
+ * - While terminating: the flag is in the row, and until when. The next one goes on with it; where
+ *   no process is at the row, whoever looks does, for then nothing is left to be done but words. Of
+ *   a worker of each database the template has the flag first: all of them end, or none.
  * - While a restart is due: WAITING, with the time at which it is.
  * - The worker, before its claim: its parent is told by the system and settles; if that is dead,
  *   too, as above. In the middle of claiming: STATE is stored last, so it has not claimed. After
  *   it: CLAIMED by a dead backend; no outcome written means that it has crashed.
  * - The worker, while it writes its outcome: OUTCOME is stored last; without it, it has crashed.
+ * - Whoever settles, before STATE is stored: the next one judges anew, by the same words, and comes
+ *   to the same. So `settle` changes no word that it goes by. What it counts it counts from what was
+ *   there before the attempt (RESTARTS_BEFORE), not from what it may have counted already; and what
+ *   the attempt itself has counted (RUNS) is as many as have ended, plus one, and means nothing as
+ *   long as the row is CLAIMED. What only the dead one knew, being the parent, is lost.
+ * - Who drops a database, between that and telling its workers: the supervisor sees that they are
+ *   of a database that is not there, and terminates them.
  * - Both at once: a supervisor that comes later finds a dead backend, and settles.
  * - Nobody supervises: who looks at a row settles it (`refresh`), so what is told is true. Nothing
  *   is started.
@@ -55,6 +64,7 @@ import {
   BROKE,
   CLAIMED,
   CRASHES,
+  CRASHES_BEFORE,
   DATABASE_ID,
   DROPPED,
   DUE_AT,
@@ -77,6 +87,7 @@ import {
   READY_RUN,
   REGISTERED_AT,
   RESTARTS,
+  RESTARTS_BEFORE,
   RETURNED,
   ROWS_MAX,
   RUNS,
@@ -134,6 +145,17 @@ export function isRunning(table: WorkerTable, slot: number): boolean {
   return state === CLAIMED || state === STARTED || state === READY;
 }
 
+/** How often its function was entered: of an attempt that has not come to that, as before it. */
+export function runsOf(table: WorkerTable, slot: number): number {
+  return table.get(slot, table.get(slot, STATE) === CLAIMED ? ENDS : RUNS);
+}
+
+/** How often it was restarted: while it is being started or runs, as before that. */
+export function restartsOf(table: WorkerTable, slot: number): number {
+  const isAtIt = isRunning(table, slot) || table.get(slot, STATE) === STARTING;
+  return table.get(slot, isAtIt ? RESTARTS_BEFORE : RESTARTS);
+}
+
 /** Whether nobody needs the row, though it was not given back: its worker has stopped. */
 function isReusable(table: WorkerTable, slot: number): boolean {
   if (table.get(slot, STATE) !== STOPPED || table.has(slot, STATIC)) return false;
@@ -182,7 +204,7 @@ export function register(table: WorkerTable, worker: Registration): RowId | unde
   for (
     const field of [
       ...[ATTEMPT, STARTER, BACKEND, PID, OUTCOME, RUNS, READY_RUN, ENDS, RESTARTS, CRASHES],
-      ...[PARENT, PARENT_GENERATION, DATABASE_ID, GRACE],
+      ...[PARENT, PARENT_GENERATION, DATABASE_ID, GRACE, RESTARTS_BEFORE, CRASHES_BEFORE],
     ]
   ) table.set(slot, field, 0);
   for (const field of [DUE_AT, STARTED_AT, STOPPED_AT, KILL_AT]) table.setTime(slot, field, 0);
@@ -215,6 +237,11 @@ export function tableFull(): DsmrError {
 
 /** Raises the attempt; the caller starts a process or thread with the number returned. */
 export function beginAttempt(table: WorkerTable, slot: number): number {
+  // Of one that nobody has claimed, half-settled perhaps, they are those of the attempt already.
+  if (table.get(slot, STATE) === WAITING) {
+    table.set(slot, RESTARTS_BEFORE, table.get(slot, RESTARTS));
+    table.set(slot, CRASHES_BEFORE, table.get(slot, CRASHES));
+  }
   // Whoever was started before can claim it no more from here on.
   const attempt = table.get(slot, ATTEMPT) + 1 | 0;
   table.set(slot, ATTEMPT, attempt);
@@ -232,6 +259,8 @@ export function beginAttempt(table: WorkerTable, slot: number): number {
 /** Takes a start back that nobody has claimed, and nobody will. */
 export function endAttempt(table: WorkerTable, slot: number, isForGood: boolean): void {
   table.set(slot, ATTEMPT, table.get(slot, ATTEMPT) + 1 | 0);
+  table.set(slot, RESTARTS, table.get(slot, RESTARTS_BEFORE));
+  table.set(slot, CRASHES, table.get(slot, CRASHES_BEFORE));
   if (isForGood) stop(table, slot, terminated(table, slot), table.get(slot, EXIT_CODE));
   else {
     table.setTime(slot, DUE_AT, 0);
@@ -241,16 +270,24 @@ export function endAttempt(table: WorkerTable, slot: number, isForGood: boolean)
 
 /** Why a worker that nothing runs of has stopped. */
 function terminated(table: WorkerTable, slot: number): string {
-  return table.get(slot, RUNS) === 0 ? "terminated before it had started" : "terminated";
+  return runsOf(table, slot) === 0 ? "terminated before it had started" : "terminated";
 }
 
-/** Nothing will start it any more. */
-export function stop(table: WorkerTable, slot: number, reason: string, exitCode?: number): void {
+/** Nothing will start it any more. `isWell`: it has ended by itself, and is not listed any more. */
+export function stop(
+  table: WorkerTable,
+  slot: number,
+  reason: string,
+  exitCode: number = NO_EXIT_CODE,
+  isWell: boolean = false,
+): void {
+  const flags = table.get(slot, FLAGS);
+  // Not only raised: somebody may have died here who knew more of its end than we do.
+  const now = isWell ? flags | UNREGISTERED : flags & ~UNREGISTERED;
+  if (now !== flags) table.set(slot, FLAGS, now);
   table.setReason(slot, reason);
-  table.set(slot, EXIT_CODE, exitCode ?? NO_EXIT_CODE);
+  table.set(slot, EXIT_CODE, exitCode);
   table.set(slot, PID, 0);
-  table.setTime(slot, DUE_AT, 0);
-  table.setTime(slot, KILL_AT, 0);
   table.setTime(slot, STOPPED_AT, Date.now());
   table.set(slot, STATE, STOPPED);
 }
@@ -275,11 +312,15 @@ export function isLeftOver(table: WorkerTable, slot: number, since: number): boo
   return runner !== 0 && !isAlive(table.backend, runner) && table.time(slot, STARTED_AT) < since;
 }
 
-/** Frees the row of a left-over worker, and those of its instances. */
+/**
+ * Frees the row of a left-over worker, and those of its instances. The template first: a new one
+ * is made of it then in any case. Instances whose template is gone end; one that is kept while the
+ * other instances are gone would pass for what is left of a worker of this server, and stay stopped.
+ */
 export function discard(table: WorkerTable, slot: number): void {
   const id = { slot, generation: table.get(slot, GENERATION) };
   const instances = table.get(slot, STATE) === TEMPLATE ? instancesOf(table, id) : [];
-  for (const row of [...instances, slot]) table.set(row, STATE, FREE);
+  for (const row of [slot, ...instances]) table.set(row, STATE, FREE);
 }
 
 /** How a process has ended, as its parent is told. */
@@ -387,14 +428,14 @@ export function settle(table: WorkerTable, slot: number, end?: ProcessEnd): void
   const wasPaused = table.has(slot, PAUSE);
   const supervisor = table.head(SUPERVISOR);
   const isOrphan = table.get(slot, STARTER) !== supervisor || supervisor === 0;
-  if (table.get(slot, RUNS) !== table.get(slot, ENDS)) {
-    table.set(slot, ENDS, table.get(slot, RUNS));
+  const runs = runsOf(table, slot);
+  for (const field of [RUNS, ENDS]) {
+    if (table.get(slot, field) !== runs) table.set(slot, field, runs);
   }
   const wait = (pause: number): void => {
     table.setReason(slot, reason);
     table.set(slot, EXIT_CODE, code);
     table.set(slot, PID, 0);
-    table.setTime(slot, KILL_AT, 0);
     table.setTime(slot, DUE_AT, pause === 0 ? 0 : now + pause);
     table.set(slot, STATE, WAITING);
   };
@@ -409,26 +450,30 @@ export function settle(table: WorkerTable, slot: number, end?: ProcessEnd): void
     // Together with its supervisor, by Ctrl-C for instance: the next one starts it.
     wait(0);
   } else if (kind === "well") {
-    table.raise(slot, UNREGISTERED);
-    stop(table, slot, "", 0);
+    stop(table, slot, "", 0, true);
   } else if (spec.restartTime < 0) {
     stop(table, slot, reason, code);
   } else {
     let pause = spec.restartTime;
     if (kind === "crash") {
-      const crashes = (ranFor >= GOOD_RUN_MS ? 0 : Math.max(table.get(slot, CRASHES), 0)) + 1;
+      const before = ranFor >= GOOD_RUN_MS ? 0 : Math.max(table.get(slot, CRASHES_BEFORE), 0);
+      const crashes = before + 1;
       table.set(slot, CRASHES, crashes);
       pause = crashPause(pause, crashes);
     } else {
       table.set(slot, CRASHES, 0);
     }
-    table.set(slot, RESTARTS, table.get(slot, RESTARTS) + 1);
+    table.set(slot, RESTARTS, table.get(slot, RESTARTS_BEFORE) + 1);
     wait(pause);
   }
 }
 
-/** Settles a row of a dead worker where no supervisor will: for whoever looks at it. */
+/**
+ * Brings a row to rest, for whoever looks at it: a worker that is being terminated by somebody who
+ * has died; and a dead one, where no supervisor will settle it.
+ */
 export function refresh(table: WorkerTable, slot: number): void {
+  if (table.has(slot, TERMINATE)) goOnTerminating(table, slot);
   if (!isRunning(table, slot) || isAlive(table.backend, table.get(slot, BACKEND))) return;
   if (isAlive(table.backend, table.head(SUPERVISOR))) return;
   settle(table, slot);
@@ -442,37 +487,46 @@ export function setKillAt(table: WorkerTable, slot: number, at: number, grace: n
   table.setTime(slot, KILL_AT, at);
 }
 
-/** Tells a worker to end for good, and to be killed if it takes longer than that. */
+/**
+ * Tells a worker to end for good, and to be killed if it takes longer than that. The flag is what
+ * counts; what follows from it is done by whoever comes next if this process dies in between.
+ */
 export function terminate(table: WorkerTable, slot: number, grace: number): void {
   const state = table.get(slot, STATE);
   if (state === FREE || state === STOPPED) return;
-  const id = { slot, generation: table.get(slot, GENERATION) };
-  if (state === TEMPLATE) {
-    for (const instance of instancesOf(table, id)) terminate(table, instance, grace);
-    table.raise(slot, TERMINATE);
-    if (instancesOf(table, id).every((row) => table.get(row, STATE) === STOPPED)) {
-      stop(table, slot, "terminated");
-    }
-    return;
-  }
-  if (state === WAITING) {
-    table.raise(slot, TERMINATE);
-    stop(table, slot, terminated(table, slot), table.get(slot, EXIT_CODE));
-    return;
-  }
+  // For those of its instances that do not know of it yet.
+  if (state === TEMPLATE && !table.has(slot, TERMINATE)) table.set(slot, GRACE, grace);
   table.raise(slot, TERMINATE);
-  if (state === STARTING) return endAttempt(table, slot, true);
+  if (!isRunning(table, slot)) return goOnTerminating(table, slot);
   const before = table.time(slot, KILL_AT);
   const killAt = Date.now() + grace;
   if (before === 0 || killAt < before) setKillAt(table, slot, killAt, grace);
+}
+
+/** What follows from the flag for a row at which no process is: it stops. */
+export function goOnTerminating(table: WorkerTable, slot: number): void {
+  const state = table.get(slot, STATE);
+  if (state === STARTING) return endAttempt(table, slot, true);
+  if (state === WAITING) {
+    return stop(table, slot, terminated(table, slot), table.get(slot, EXIT_CODE));
+  }
+  if (state !== TEMPLATE) return;
+  const instances = instancesOf(table, { slot, generation: table.get(slot, GENERATION) });
+  for (const instance of instances) {
+    if (!table.has(instance, TERMINATE)) terminate(table, instance, table.get(slot, GRACE));
+  }
+  if (instances.every((row) => table.get(row, STATE) === STOPPED)) {
+    stop(table, slot, "terminated");
+  }
 }
 
 /** Tells a worker to end, and to be started by the next supervisor. */
 export function pause(table: WorkerTable, slot: number, grace: number): void {
   if (table.get(slot, STATE) === STARTING) return endAttempt(table, slot, false);
   if (!isRunning(table, slot)) return;
-  if (table.time(slot, KILL_AT) === 0) setKillAt(table, slot, Date.now() + grace, grace);
   table.raise(slot, PAUSE);
+  // Not before the flag: a time without one would count for whoever terminates it much later.
+  if (table.time(slot, KILL_AT) === 0) setKillAt(table, slot, Date.now() + grace, grace);
 }
 
 /** The worker's database is gone. */
@@ -514,7 +568,7 @@ export function isOwn(table: WorkerTable, { slot, generation, attempt }: Attempt
 export function markStarted(table: WorkerTable, attempt: Attempt): void {
   if (!isOwn(table, attempt)) return;
   table.setTime(attempt.slot, STARTED_AT, Date.now());
-  table.set(attempt.slot, RUNS, table.get(attempt.slot, RUNS) + 1);
+  table.set(attempt.slot, RUNS, table.get(attempt.slot, ENDS) + 1 | 0);
   table.set(attempt.slot, STATE, STARTED);
 }
 

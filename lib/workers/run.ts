@@ -24,6 +24,7 @@ import {
   markReady,
   markStarted,
   NO_EXIT_CODE,
+  restartsOf,
   uncaught,
 } from "./lifecycle.ts";
 import type { Orders } from "./member.ts";
@@ -36,7 +37,6 @@ import {
   KILL_AT,
   OVERDUE,
   PAUSE,
-  RESTARTS,
   RETURNED,
   SIGNALLED,
   TERMINATE,
@@ -189,7 +189,7 @@ class Run {
       name: this.#spec.name,
       type: this.#spec.type,
       database: this.#spec.scope === "database" ? database : null,
-      restarts: table.get(this.#attempt.slot, RESTARTS),
+      restarts: restartsOf(table, this.#attempt.slot),
       signal: this.#stop.signal,
       ready: () => table.changeSync(() => markReady(table, this.#attempt)),
     });

@@ -34,6 +34,7 @@ import {
   Arrivals,
   BACKEND,
   CANDIDATES,
+  databaseIds,
   electionOf,
   isAlive,
   type LiveBackend,
@@ -248,7 +249,7 @@ export class Supervisor {
     const live = liveBackends(this.#backend);
     const tasks = await table.change(() => {
       if (table.head(SUPERVISOR) !== (this.#backend.id | 0)) return undefined;
-      return this.#rounds.look(live);
+      return this.#rounds.look(live, () => databaseIds(this.#backend));
     }, { signal });
     if (tasks === undefined || signal.aborted) return false;
     for (const task of tasks.starts) void this.#guard(() => this.#launch(task));
