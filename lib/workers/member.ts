@@ -18,6 +18,8 @@ import type { StoredSpec } from "./spec.ts";
 
 /** What a worker's process or thread is told: where its row is. */
 export interface Orders extends Attempt {
+  /** Its name, for people: also of those who look at the system's processes. */
+  worker: string;
   dir: string;
   name: string;
   database: string;

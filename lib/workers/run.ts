@@ -12,7 +12,7 @@
 import process from "node:process";
 import { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { describe, quote, textOf } from "../ffi/native.ts";
+import { describe, messageOf, quote, textOf } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
 import {
@@ -254,9 +254,29 @@ class Run {
   }
 }
 
+/**
+ * Claims the row. If that cannot be done, the registry being damaged or a stopped process having
+ * the table, says so in one line, and ends the process or thread with code 70. Its parent is told
+ * that, as far as it can write it down.
+ */
+function claimOrExit(orders: Orders): Run | undefined {
+  try {
+    return Run.claim(orders);
+  } catch (error) {
+    if (!(error instanceof DsmrError)) throw error;
+    const { worker, name, dir } = orders;
+    console.error(
+      `dsmr: background worker ${quote(worker)} cannot claim its row in registry ${quote(name)} ` +
+        `in ${dir}, and ends with code ${BROKEN_CODE}: ` +
+        messageOf(error).replaceAll(/\s+/g, " "),
+    );
+    process.exit(BROKEN_CODE);
+  }
+}
+
 /** Runs the worker that the orders name, and ends the process or thread. */
 export async function runWorker(orders: Orders, isThread: boolean): Promise<void> {
-  const run = Run.claim(orders);
+  const run = claimOrExit(orders);
   if (run === undefined) process.exit(0);
   const { code } = await run.run(isThread);
   process.exit(code);

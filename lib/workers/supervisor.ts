@@ -270,6 +270,7 @@ export class Supervisor {
     const key = keyOf(attempt);
     const orders = {
       ...attempt,
+      worker: spec.name,
       ...this.#place,
       database: database === "" ? "default" : database,
       instance: String(this.#backend.instance),

@@ -24,7 +24,7 @@ import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, native, readAll } from "../ffi/native.ts";
 import { listDatabases } from "../listing.ts";
-import { runInside } from "../lwlock.ts";
+import { type LWLock, runInside } from "../lwlock.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { type AsyncWaitOptions, impatiently, patiently, wait } from "../wait.ts";
 import { decodeSpec, SPEC_BYTES_MAX, type StoredSpec } from "./spec.ts";
@@ -221,16 +221,31 @@ export class WorkerTable {
   changeSync<Result>(change: () => Result): Result {
     this.#checkOpen();
     // No task of ours has it, of whatever backend: they change and let go in one turn.
-    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
+    this.#lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#release(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
     this.#checkOpen();
-    const { lock } = this.#segment;
+    const lock = this.#lock;
     if (lock.tryAcquire()) return this.#release(change);
     return await runInside(lock, () => this.#inside(change), options);
+  }
+
+  /** The segment's lock; where there is none any more, that is said of the table. */
+  get #lock(): LWLock {
+    try {
+      return this.#segment.lock;
+    } catch (cause) {
+      if (!(cause instanceof DsmrError) || cause.code !== "CORRUPT") throw cause;
+      throw new DsmrError(
+        "CORRUPT",
+        "The registry's table of background workers is damaged: somebody has overwritten its lock. " +
+          "Destroy the registry, and open it anew.",
+        { cause },
+      );
+    }
   }
 
   #release<Result>(change: () => Result): Result {
