@@ -16,14 +16,13 @@ import {
   type Attempt,
   claim,
   isOwn,
-  isRunning,
   markOutcome,
   markReady,
   markStarted,
-  register,
   restartsOf,
   terminate,
 } from "../lib/workers/lifecycle.ts";
+import { isRunning, register } from "../lib/workers/rows.ts";
 import { attemptOf, Rounds } from "../lib/workers/rounds.ts";
 import { encodeSpec } from "../lib/workers/spec.ts";
 import {

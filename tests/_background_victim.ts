@@ -18,13 +18,13 @@ import { Backend } from "../lib/backend.ts";
 import {
   type Attempt,
   claim,
-  isRunning,
   markOutcome,
   markReady,
   markStarted,
   pause,
   terminate,
 } from "../lib/workers/lifecycle.ts";
+import { isRunning } from "../lib/workers/rows.ts";
 import type { Member } from "../lib/workers/member.ts";
 import { attemptOf, keyOf, Rounds } from "../lib/workers/rounds.ts";
 import {

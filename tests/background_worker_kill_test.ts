@@ -9,14 +9,8 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { test } from "./_declare.ts";
-import {
-  type Attempt,
-  isRunning,
-  pause,
-  restartsOf,
-  setKillAt,
-  terminate,
-} from "../lib/workers/lifecycle.ts";
+import { type Attempt, pause, restartsOf, setKillAt, terminate } from "../lib/workers/lifecycle.ts";
+import { isRunning } from "../lib/workers/rows.ts";
 import {
   CRASHES,
   DATABASE_ID,

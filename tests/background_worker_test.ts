@@ -4,7 +4,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import process from "node:process";
 import { test } from "node:test";
 import { DsmrError, Registry, type WorkerEvent, type WorkerSpec } from "../lib/mod.ts";
-import { crashPause } from "../lib/workers/lifecycle.ts";
+import { crashPause } from "../lib/workers/ends.ts";
 import {
   type BackgroundScene,
   inBackground,

@@ -10,23 +10,18 @@
 
 import process from "node:process";
 import type { Backend } from "../backend.ts";
+import { settle } from "./ends.ts";
 import {
   type Attempt,
   beginAttempt,
   drop,
   endAttempt,
   goOnTerminating,
-  instancesOf,
-  isCurrent,
-  isDamaged,
-  isRunning,
-  parentOf,
-  register,
   setKillAt,
-  settle,
   stop,
   terminate,
 } from "./lifecycle.ts";
+import { instancesOf, isCurrent, isDamaged, isRunning, parentOf, register } from "./rows.ts";
 import { type Member } from "./member.ts";
 import { GRACE_MS, type StoredSpec } from "./spec.ts";
 import {

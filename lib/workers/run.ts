@@ -15,18 +15,17 @@ import { DsmrError } from "../errors.ts";
 import { describe, messageOf, quote, textOf } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
+import { BROKEN_CODE, uncaught } from "./ends.ts";
 import {
   type Attempt,
-  BROKEN_CODE,
   claim,
   isOwn,
   markOutcome,
   markReady,
   markStarted,
-  NO_EXIT_CODE,
   restartsOf,
-  uncaught,
 } from "./lifecycle.ts";
+import { NO_EXIT_CODE } from "./rows.ts";
 import type { Orders } from "./member.ts";
 import type { StoredSpec } from "./spec.ts";
 import {

@@ -4,7 +4,9 @@
  * @module
  */
 
-import { instancesOf, isCurrent, refresh, restartsOf, type RowId, runsOf } from "./lifecycle.ts";
+import { refresh } from "./ends.ts";
+import { restartsOf, runsOf } from "./lifecycle.ts";
+import { instancesOf, isCurrent, type RowId } from "./rows.ts";
 import type { StoredSpec, WorkerStartTime } from "./spec.ts";
 import {
   ENDS,
