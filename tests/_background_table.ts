@@ -241,7 +241,8 @@ export class BackgroundTable {
       assert(round < 20, "it never comes to rest");
       const { starts, hasWork } = this.round();
       const paused = this.rows.filter((slot) =>
-        this.get(slot, STATE) === WAITING && this.table.time(slot, DUE_AT) > 0
+        // Also of one that somebody had started, and was about to put off.
+        [WAITING, STARTING].includes(this.get(slot, STATE)) && this.table.time(slot, DUE_AT) > 0
       );
       this.change((table) => {
         for (const slot of paused) table.setTime(slot, DUE_AT, 0);

@@ -30,6 +30,7 @@ import { attemptOf, keyOf, Rounds } from "../lib/workers/rounds.ts";
 import {
   CANDIDATES,
   databaseIds,
+  EXITED,
   liveBackends,
   RETURNED,
   ROWS_MAX,
@@ -54,7 +55,7 @@ export type Deed =
   /** Ends as a supervisor that nobody follows. */
   | { do: "pauseAll" }
   /** Runs a worker from its claim to its end. */
-  | { do: "work"; attempt: Attempt; how: "returns" | "throws" }
+  | { do: "work"; attempt: Attempt; how: keyof typeof outcomes }
   | { do: "list" };
 
 export type VictimCommand =
@@ -68,6 +69,13 @@ export interface VictimReport {
   steps?: number;
   survived?: string;
 }
+
+/** What a worker writes down of its end. */
+const outcomes = {
+  returns: [RETURNED, 0, ""],
+  throws: [THREW, 1, "thrown"],
+  exits: [EXITED, 3, ""],
+} as const;
 
 /** A member as far as a round looks at it. */
 function endedMember(attempt: Attempt, code: number): Member {
@@ -90,13 +98,18 @@ function superviseIn(table: WorkerTable, told: { code: number } | undefined): Ro
   return rounds;
 }
 
-function work(registry: Registry, table: WorkerTable, attempt: Attempt, how: string): void {
+function work(
+  registry: Registry,
+  table: WorkerTable,
+  attempt: Attempt,
+  how: keyof typeof outcomes,
+): void {
   if (!table.changeSync(() => claim(table, attempt, process.pid))) throw new Error("No claim.");
   const runs = registry.getNamedSegmentSync(`runs ${attempt.slot}`, 8);
   if (!runs.lock.tryAcquire()) throw new Error("It runs twice.");
   table.changeSync(() => markStarted(table, attempt));
   table.changeSync(() => markReady(table, attempt));
-  const [outcome, code, reason] = how === "returns" ? [RETURNED, 0, ""] : [THREW, 1, "thrown"];
+  const [outcome, code, reason] = outcomes[how];
   table.changeSync(() => markOutcome(table, attempt, outcome, code, reason));
 }
 

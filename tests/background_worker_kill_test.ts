@@ -322,7 +322,8 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
       deed: { do: "register", spec, addin: "add-in" },
       died: (step) => {
         // Where nothing was done yet, and a supervisor comes first, they are its workers.
-        const isBegun = place.get(slot, STATE) !== TEMPLATE || place.get(slot, GENERATION) > 1;
+        const isBegun = place.get(slot, STATE) !== TEMPLATE || place.get(slot, GENERATION) > 1 ||
+          place.rows.length < 3;
         if (step % 2 === 0) registerStatic(place.backend, "add-in", spec);
         return () => {
           registerStatic(place.backend, "add-in", spec);
@@ -516,6 +517,12 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
       if (isUp) assertRow(place, slot, [1, 1, 1, 2], -1, died);
       else assertRow(place, slot, [0, 0, 0, 1], 0, "");
       assertEquals(names.includes("w"), isUp);
+      if (!isUp) return;
+      // And it is no longer one that has ended well.
+      place.change((table) => terminate(table, slot, 60_000));
+      place.settle();
+      const { state } = Array.from(place.registry.workers()).find(({ name }) => name === "w") ?? {};
+      assertEquals(state, "stopped");
     },
   ),
 
@@ -558,7 +565,7 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
 };
 
 /** A worker of which a process plays the whole life. */
-function life(how: "returns" | "throws"): (place: BackgroundTable) => Stage {
+function life(how: "returns" | "throws" | "exits"): (place: BackgroundTable) => Stage {
   return (place) => {
     const slot = place.register(specOf("w"));
     place.elect();
@@ -578,10 +585,12 @@ function life(how: "returns" | "throws"): (place: BackgroundTable) => Stage {
             return assertRow(place, slot, [0, 0, 0, 1], 0, "");
           }
           const runs = wasStarted ? 2 : 1;
-          const crashes = wasClaimed && !hasSaid ? 1 : 0;
-          const reason = !wasClaimed ? "" : hasSaid ? "thrown" : died;
+          const isCrash = wasClaimed && !(hasSaid && how === "throws");
+          const said = how === "throws" ? "thrown" : "exit code 3";
+          const reason = !wasClaimed ? "" : hasSaid ? said : died;
+          const crashes = isCrash ? 1 : 0;
           const counts: [number, number, number, number] = [1, wasClaimed ? 1 : 0, crashes, runs];
-          assertRow(place, slot, counts, hasSaid ? 1 : -1, reason);
+          assertRow(place, slot, counts, !hasSaid ? -1 : how === "throws" ? 1 : 3, reason);
           assertEquals(place.get(slot, READY_RUN), runs);
           assert(wasStarted || !wasReady);
         };
@@ -611,7 +620,7 @@ let count = 0;
 const nextRuntime = (): RuntimeName => runtimes[count++ % 2] ?? "deno";
 
 for (const [name, prepare] of Object.entries(deeds)) declare(name, nextRuntime(), prepare, 4);
-for (const how of ["returns", "throws"] as const) {
+for (const how of ["returns", "throws", "exits"] as const) {
   declare(`claims a row, runs, and ${how}`, nextRuntime(), life(how), 15);
 }
 for (const [whose, stage] of Object.entries(ends)) {

@@ -12,10 +12,10 @@
  *    the state is STARTING and the row's generation and attempt are those that the claimer was
  *    started with. The attempt is raised under the lock before each start. So of all that were
  *    ever started for a row, the last one alone can claim it, and only once: then it is CLAIMED.
- * 2. A row leaves CLAIMED, STARTED and READY only in `settle` (ends.ts), which asks the kernel first whether
- *    the backend that has claimed it is dead. A backend dies with its process or thread and not
- *    before: the lock by which the kernel knows it goes when the last thread that could run code
- *    has gone. (The bootstrap keeps a use of the backend that user code cannot close.)
+ * 2. A row leaves CLAIMED, STARTED and READY only in `settle` (ends.ts), and only when the kernel has
+ *    said that the backend that has claimed it is dead. A backend dies with its process or thread
+ *    and not before: the lock by which the kernel knows it goes when the last thread that could run
+ *    code has gone. (The bootstrap keeps a use of the backend that user code cannot close.)
  *
  * Neither depends on who supervises, nor on how many believe that they do. Who may supervise is
  * settled by a lock of its own (see supervisor.ts), so that work is not done twice; but a
