@@ -1,15 +1,14 @@
 /**
  * Processes that are killed at every single change that they make to the table of background
- * workers: what they were about to do is done, or it is not, and the next supervisor has nothing
- * to do but to go on.
+ * workers, while they register, terminate, drop or supervise: what they were about to do is done,
+ * or it is not, and the next supervisor has nothing to do but to go on.
  *
- * The hardest race is a death in the middle of settling the death of another: what is counted must
- * not be counted twice, and what the first has stored must not change how the second one judges.
+ * The hardest race is a death in the middle of what concerns several rows: of the workers of a
+ * template, or of a database, all end or none, and what has lost its template does not run.
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { test } from "./_declare.ts";
-import { type Attempt, pause, restartsOf, setKillAt, terminate } from "../lib/workers/lifecycle.ts";
+import { restartsOf } from "../lib/workers/lifecycle.ts";
 import { isRunning } from "../lib/workers/rows.ts";
 import {
   CRASHES,
@@ -17,12 +16,7 @@ import {
   DUE_AT,
   EXIT_CODE,
   GENERATION,
-  OUTCOME,
-  READY_RUN,
-  ROWS_MAX,
-  RUNS,
-  SILENT,
-  STARTED,
+  GRACE,
   STARTED_AT,
   STARTING,
   STATE,
@@ -34,215 +28,16 @@ import {
   WAITING,
 } from "../lib/workers/table.ts";
 import { registerStatic } from "../lib/workers/workers.ts";
-import { BackgroundTable, specOf } from "./_background_table.ts";
-import type { Deed, VictimCommand, VictimReport } from "./_background_victim.ts";
-import { inScene, type Scene } from "./_scene.ts";
-import { Child, commandLine, type RuntimeName, runtimes } from "./_spawn.ts";
-
-/** What somebody is about to do, and what must be found when he has died of it. */
-interface Stage {
-  deed: Deed;
-  /** Before anybody else has looked; and what is to be asserted in the end. */
-  died: (step: number) => () => void;
-}
-
-/** How many registries there are at a time: each has a table of 1 MiB. */
-const BATCH = 32;
-
-class Victim {
-  readonly #child: Child;
-
-  private constructor(child: Child) {
-    this.#child = child;
-  }
-
-  static async start(scene: Scene, runtime: RuntimeName): Promise<Victim> {
-    const child = scene.adopt(new Child(commandLine(runtime, "_background_victim.ts")));
-    assertEquals(await child.next(), { pid: child.pid });
-    return new Victim(child);
-  }
-
-  async count(command: Omit<VictimCommand & { do: "count" }, "do">): Promise<number> {
-    this.#child.sendLine(JSON.stringify({ do: "count", ...command }));
-    const { steps } = await this.#child.next() as unknown as VictimReport;
-    this.#child.kill();
-    await this.#child.ended;
-    return steps ?? 0;
-  }
-
-  /** It must die of it, and of nothing else. */
-  async die(command: Omit<VictimCommand & { do: "die" }, "do">): Promise<void> {
-    this.#child.sendLine(JSON.stringify({ do: "die", ...command }));
-    assertEquals(await this.#child.ended, "SIGKILL", this.#child.printed);
-  }
-}
-
-/** Kills at each step, or at each of those that are so far apart. Returns how many have died. */
-async function killAtEach(
-  scene: Scene,
-  runtime: RuntimeName,
-  prepare: (place: BackgroundTable) => Stage | Promise<Stage>,
-  apart = 1,
-): Promise<{ steps: number; deaths: number }> {
-  const { dir } = scene;
-  const counting = new BackgroundTable(scene, "counting");
-  const { deed } = await prepare(counting);
-  const counter = await Victim.start(scene, runtime);
-  const steps = await counter.count({ dir, registry: "counting", deed });
-  counting.destroy();
-  let deaths = 0;
-  for (let first = 1; first <= steps; first += BATCH * apart) {
-    const victim = await Victim.start(scene, runtime);
-    const places: { place: BackgroundTable; stage: Stage; step: number }[] = [];
-    for (let step = first; step <= steps && places.length < BATCH; step += apart) {
-      const place = new BackgroundTable(scene, `killed at ${step}`);
-      places.push({ place, stage: await prepare(place), step });
-    }
-    const registries = places.map(({ place: { name }, step }) => ({ name, step }));
-    await victim.die({ dir, registries, deed });
-    for (const { place, stage, step } of places) {
-      try {
-        assert(place.isAbandoned, "nobody has died with the lock held");
-        deaths++;
-        lookAfter(place, stage, step);
-      } catch (error) {
-        throw new Error(`killed at step ${step} of ${steps}: ${error}`, { cause: error });
-      }
-    }
-  }
-  return { steps, deaths };
-}
-
-/** The first who comes is a supervisor, or one that looks, or one that registers. */
-function lookAfter(place: BackgroundTable, stage: Stage, step: number): void {
-  const finish = stage.died(step);
-  if (step % 3 === 1) Array.from(place.registry.workers());
-  const hasRoom = place.rows.length < ROWS_MAX ||
-    place.rows.some((slot) => place.get(slot, STATE) === STOPPED);
-  const next = step % 3 === 2 && hasRoom ? place.register(specOf("next")) : -1;
-  const before = place.claims.get(next) ?? 0;
-  place.elect();
-  place.settle();
-  finish();
-  if (next >= 0) assertEquals(place.claims.get(next), before + 1, "the next one does not run");
-  place.assertEndsAndFills();
-  place.destroy();
-}
-
-/** A worker that runs. */
-function runningIn(place: BackgroundTable, name = "w", more = {}): number {
-  const slot = place.register(specOf(name, more));
-  place.elect();
-  place.settle();
-  place.resign();
-  return slot;
-}
-
-/** Asserts that a worker that was to end has ended, and for good; or that it runs as before. */
-function endedOrNot(place: BackgroundTable, slot: number, reason: string): () => void {
-  const { table } = place;
-  const isDone = table.has(slot, TERMINATE) || place.get(slot, STATE) === STOPPED;
-  const before = place.claims.get(slot) ?? 0;
-  const wasRunning = isRunning(table, slot);
-  return () => {
-    const runs = place.claims.get(slot) ?? 0;
-    if (isDone) {
-      assertEquals([place.get(slot, STATE), runs], [STOPPED, before]);
-      assertEquals(table.reason(slot), reason);
-    } else {
-      assert(isRunning(table, slot));
-      assertEquals([runs, restartsOf(table, slot)], [wasRunning ? before : before + 1, 0]);
-    }
-  };
-}
-
-/** A worker that has died, or ended, and nobody has noticed. */
-function deadStage(
-  deed: Deed,
-  how: (place: BackgroundTable, slot: number) => void,
-  check: (place: BackgroundTable, slot: number) => void,
-  more = {},
-): (place: BackgroundTable) => Stage {
-  return (place) => {
-    const slot = runningIn(place, "w", more);
-    how(place, slot);
-    return { deed, died: () => () => check(place, slot) };
-  };
-}
-
-/** Asserts state, restarts, crashes in a row, runs, exit code and reason. */
-function assertRow(
-  place: BackgroundTable,
-  slot: number,
-  expected: [number, number, number, number],
-  exitCode: number,
-  reason: string,
-): void {
-  const { table } = place;
-  const isUp = isRunning(table, slot) ? 1 : 0;
-  assertEquals([isUp, ...place.countsOf(slot), table.get(slot, RUNS)], expected);
-  assertEquals([table.get(slot, EXIT_CODE), table.reason(slot)], [exitCode, reason]);
-}
-
-const died = "its process has died without a word: it was killed, or has crashed";
-const supervise: Deed = { do: "supervise" };
-const list: Deed = { do: "list" };
-
-/** The ends of workers that whoever comes first settles. */
-const ends: Record<string, (deed: Deed) => (place: BackgroundTable) => Stage> = {
-  "of a worker that has crashed": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => place.die(slot),
-      (place, slot) => assertRow(place, slot, [1, 1, 1, 2], -1, died),
-    ),
-  "of a worker that has thrown": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => place.end(slot, THREW, 1, "thrown"),
-      (place, slot) => assertRow(place, slot, [1, 1, 0, 2], 1, "thrown"),
-    ),
-  "of a worker that has thrown, and is not restarted": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => place.end(slot, THREW, 1, "thrown"),
-      (place, slot) => assertRow(place, slot, [0, 0, 0, 1], 1, "thrown"),
-      { restartTime: "never" },
-    ),
-  "of a worker that has returned": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => place.end(slot),
-      (place, slot) => {
-        assertRow(place, slot, [0, 0, 0, 1], 0, "");
-        const names = Array.from(place.registry.workers(), ({ name }) => name);
-        assertEquals(names.filter((name) => name !== "next"), []);
-      },
-    ),
-  "of a worker that was terminated, and killed after its grace": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => {
-        place.change((table) => {
-          terminate(table, slot, 77);
-          setKillAt(table, slot, 1, 77);
-        });
-        place.die(slot);
-      },
-      (place, slot) => {
-        assertRow(place, slot, [0, 0, 0, 1], -1, "terminated; killed after its grace of 77 ms");
-      },
-    ),
-  "of a worker whose supervisor has gone": (deed) =>
-    deadStage(
-      deed,
-      (place, slot) => {
-        place.change((table) => pause(table, slot, 60_000));
-        place.end(slot);
-      },
-      (place, slot) => assertRow(place, slot, [1, 0, 0, 2], 0, ""),
-    ),
-};
+import {
+  assertRow,
+  endedOrNot,
+  killsAtEach,
+  nextRuntime,
+  runningIn,
+  type Stage,
+  supervise,
+} from "./_background_kill.ts";
+import { type BackgroundTable, specOf } from "./_background_table.ts";
 
 const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> = {
   "registers a worker": (place) => {
@@ -309,7 +104,7 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
     place.elect();
     place.settle();
     // One has returned, the other has died with everybody else.
-    const [one = -1, two = -1] = [...place.runners.keys()];
+    const [two = -1, one = -1] = [...place.runners.keys()];
     place.end(one);
     place.settle();
     place.die(two);
@@ -324,14 +119,15 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
         // Where nothing was done yet, and a supervisor comes first, they are its workers.
         const isBegun = place.get(slot, STATE) !== TEMPLATE || place.get(slot, GENERATION) > 1 ||
           place.rows.length < 3;
-        if (step % 2 === 0) registerStatic(place.backend, "add-in", spec);
+        const isEarly = Math.floor(step / 2) % 2 === 0;
+        if (isEarly) registerStatic(place.backend, "add-in", spec);
         return () => {
           registerStatic(place.backend, "add-in", spec);
           place.settle();
           const databases = [...place.runners.keys()]
             .filter((slot) => place.table.spec(slot)?.name === "w")
             .map((slot) => place.table.database(slot));
-          if (step % 2 === 0 || isBegun) {
+          if (isEarly || isBegun) {
             assertEquals(new Set(databases), new Set(["b", "default"]));
           }
           assertEquals(new Set(databases).size, databases.length, "two in one database");
@@ -507,24 +303,51 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
     };
   },
 
-  "hears from a worker's process that it has ended well, without a word": deadStage(
-    { do: "supervise", told: { code: 0 } },
-    (place, slot) => place.die(slot),
-    (place, slot) => {
-      const names = Array.from(place.registry.workers(), ({ name }) => name);
-      const isUp = isRunning(place.table, slot);
-      // Whoever comes next was not told.
-      if (isUp) assertRow(place, slot, [1, 1, 1, 2], -1, died);
-      else assertRow(place, slot, [0, 0, 0, 1], 0, "");
-      assertEquals(names.includes("w"), isUp);
-      if (!isUp) return;
-      // And it is no longer one that has ended well.
-      place.change((table) => terminate(table, slot, 60_000));
-      place.settle();
-      const { state } = Array.from(place.registry.workers()).find(({ name }) => name === "w") ?? {};
-      assertEquals(state, "stopped");
-    },
-  ),
+  "is elected, and adopts what runs, is to end, and has not been told all of it": (place) => {
+    const runs = runningIn(place, "runs");
+    const ends = runningIn(place, "ends");
+    const leave = place.visit("b");
+    const all = runningIn(place, "all", { scope: "database" });
+    const waits = place.register(specOf("waits"));
+    place.change((table) => {
+      table.set(all, GRACE, 60_000);
+      for (const slot of [ends, all, waits]) table.raise(slot, TERMINATE);
+    });
+    const rows = place.rows;
+    return {
+      deed: supervise,
+      died: () => () => {
+        assertRow(place, runs, [1, 0, 0, 1], -1, "");
+        for (const slot of rows) {
+          if (slot === runs) continue;
+          assertEquals([place.get(slot, STATE), place.claims.get(slot) ?? 0], [
+            ...[STOPPED, [all, waits].includes(slot) ? 0 : 1],
+          ]);
+        }
+        leave();
+      },
+    };
+  },
+
+  "is elected, and frees the row of a database that is gone": (place) => {
+    const leave = place.visit("b");
+    const slot = runningIn(place, "w", { scope: "database" });
+    const row = place.rows.find((row) => place.table.database(row) === "b") ?? -1;
+    place.elect();
+    assert(place.registry.dropDatabase("b"));
+    place.settle();
+    assertEquals(place.get(row, STATE), STOPPED);
+    const id = place.get(row, DATABASE_ID);
+    place.resign();
+    leave();
+    return {
+      deed: supervise,
+      died: () => () => {
+        assertEquals(place.rows.filter((row) => place.get(row, DATABASE_ID) === id), []);
+        assertEquals(place.get(slot, STATE), TEMPLATE);
+      },
+    };
+  },
 
   "starts a worker in vain": (place) => {
     const slot = place.register(specOf("w"));
@@ -564,83 +387,4 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
   },
 };
 
-/** A worker of which a process plays the whole life. */
-function life(how: "returns" | "throws" | "exits"): (place: BackgroundTable) => Stage {
-  return (place) => {
-    const slot = place.register(specOf("w"));
-    place.elect();
-    const [attempt] = place.round().starts as [Attempt];
-    place.resign();
-    return {
-      deed: { do: "work", attempt, how },
-      died: () => {
-        const { table } = place;
-        const state = place.get(slot, STATE);
-        const wasClaimed = isRunning(table, slot);
-        const wasStarted = state >= STARTED;
-        const wasReady = place.get(slot, READY_RUN) === 1;
-        const hasSaid = place.get(slot, OUTCOME) !== SILENT;
-        return () => {
-          if (hasSaid && how === "returns") {
-            return assertRow(place, slot, [0, 0, 0, 1], 0, "");
-          }
-          const runs = wasStarted ? 2 : 1;
-          const isCrash = wasClaimed && !(hasSaid && how === "throws");
-          const said = how === "throws" ? "thrown" : "exit code 3";
-          const reason = !wasClaimed ? "" : hasSaid ? said : died;
-          const crashes = isCrash ? 1 : 0;
-          const counts: [number, number, number, number] = [1, wasClaimed ? 1 : 0, crashes, runs];
-          assertRow(place, slot, counts, !hasSaid ? -1 : how === "throws" ? 1 : 3, reason);
-          assertEquals(place.get(slot, READY_RUN), runs);
-          assert(wasStarted || !wasReady);
-        };
-      },
-    };
-  };
-}
-
-function declare(
-  name: string,
-  runtime: RuntimeName,
-  prepare: (place: BackgroundTable) => Stage | Promise<Stage>,
-  least: number,
-  apart = 1,
-): void {
-  test(`killed at every change: a ${runtime} process that ${name}`, () =>
-    inScene(async (scene) => {
-      const { steps, deaths } = await killAtEach(scene, runtime, prepare, apart);
-      console.log(`${deaths} deaths, of ${steps} steps`);
-      assertEquals(deaths, Math.ceil(steps / apart));
-      assert(steps >= least, `only ${steps} steps`);
-    }));
-}
-
-let count = 0;
-/** Both take part, in turn. */
-const nextRuntime = (): RuntimeName => runtimes[count++ % 2] ?? "deno";
-
-for (const [name, prepare] of Object.entries(deeds)) declare(name, nextRuntime(), prepare, 4);
-for (const how of ["returns", "throws", "exits"] as const) {
-  declare(`claims a row, runs, and ${how}`, nextRuntime(), life(how), 15);
-}
-for (const [whose, stage] of Object.entries(ends)) {
-  declare(`is elected, and settles the end ${whose}`, nextRuntime(), stage(supervise), 10);
-  declare(`looks, and settles the end ${whose}`, nextRuntime(), stage(list), 8);
-}
-
-// Of the rows, which are alike, one in each dozen.
-declare(
-  "mends what another has left that was killed",
-  nextRuntime(),
-  async (place) => {
-    const slot = runningIn(place);
-    const killer = await Victim.start(place.scene, "bun");
-    const deed: Deed = { do: "terminate", slot, grace: 60_000 };
-    const { dir } = place.scene;
-    await killer.die({ dir, registries: [{ name: place.name, step: 2 }], deed });
-    assert(place.table.has(slot, TERMINATE));
-    return { deed: list, died: () => endedOrNot(place, slot, "terminated") };
-  },
-  514,
-  24,
-);
+for (const [name, prepare] of Object.entries(deeds)) killsAtEach(name, nextRuntime(), prepare, 4);

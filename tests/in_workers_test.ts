@@ -69,6 +69,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "background_worker_crash_test.ts": ELSEWHERE,
   "background_worker_damage_test.ts": ELSEWHERE,
   "background_worker_end_test.ts": ELSEWHERE,
+  "background_worker_kill_end_test.ts": ELSEWHERE,
   "background_worker_kill_process_test.ts": ELSEWHERE,
   "background_worker_kill_test.ts": ELSEWHERE,
   "background_worker_scopes_test.ts": ELSEWHERE,
