@@ -72,6 +72,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "background_worker_kill_end_test.ts": ELSEWHERE,
   "background_worker_kill_process_test.ts": ELSEWHERE,
   "background_worker_kill_test.ts": ELSEWHERE,
+  "background_worker_register_test.ts": ELSEWHERE,
   "background_worker_scopes_test.ts": ELSEWHERE,
   "background_worker_test.ts": ELSEWHERE,
   "assert_test.ts": "tests the tests' own assertions",
