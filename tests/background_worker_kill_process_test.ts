@@ -11,10 +11,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { Registry } from "../lib/mod.ts";
 import { test } from "./_declare.ts";
-import { type BackgroundScene, inBackground, isRunning } from "./_background.ts";
+import { type BackgroundScene, inBackground, isRunning, workerModule } from "./_background.ts";
 import { DOUBLES, ENDS, RUNS } from "./_background_worker.ts";
-import { until } from "./_scene.ts";
+import { succeeded, until } from "./_scene.ts";
 import { otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
 
 const preload = fileURLToPath(new URL("_background_preload.ts", import.meta.url));
@@ -110,3 +111,21 @@ test("supervisors are killed at one change after the other: each worker runs on,
     steady.terminate();
     assertEquals(await steady.waitForShutdown(), { exitCode: 0, reason: "terminated" });
   }));
+
+for (const runtime of runtimes) {
+  test(`a registry is destroyed in whose table a ${runtime} process has died: its workers end`, () =>
+    inBackground({ supervise: false }, async (scene) => {
+      await scene.supervisor(runtime);
+      const worker = scene.register({ name: "a", runtime });
+      const pid = await worker.waitForReady();
+      const victim = await scene.member(otherThan(runtime), {});
+      succeeded(await victim.ask({ do: "dieAtChange", change: 10 }));
+      const spec = { name: "b", module: workerModule.href };
+      victim.child.sendLine(JSON.stringify({ do: "register", spec }));
+      assertEquals(await victim.child.ended, "SIGKILL");
+      assert(Registry.destroy("test", { dir: scene.dir }));
+      await until(() => !isRunning(pid ?? 0));
+      const after = scene.scene.open();
+      assertEquals([...after.workers()], []);
+    }));
+}

@@ -8,6 +8,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
+import { test } from "./_declare.ts";
 import { restartsOf } from "../lib/workers/lifecycle.ts";
 import { isRunning } from "../lib/workers/rows.ts";
 import {
@@ -36,8 +37,11 @@ import {
   runningIn,
   type Stage,
   supervise,
+  Victim,
 } from "./_background_kill.ts";
-import { type BackgroundTable, specOf } from "./_background_table.ts";
+import { BackgroundTable, specOf } from "./_background_table.ts";
+import type { Deed } from "./_background_victim.ts";
+import { inScene } from "./_scene.ts";
 
 const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> = {
   "registers a worker": (place) => {
@@ -388,3 +392,30 @@ const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> 
 };
 
 for (const [name, prepare] of Object.entries(deeds)) killsAtEach(name, nextRuntime(), prepare, 4);
+
+// Nobody looks but who waits: he hears of the death itself, and looks.
+test("killed at every change: who terminates a worker; who waits for its end hears of it", () =>
+  inScene(async (scene) => {
+    const prepare = (name: string) => {
+      const place = new BackgroundTable(scene, name);
+      const worker = place.registry.registerBackgroundWorker(specOf("w"));
+      return { place, worker, ended: worker.waitForShutdown() };
+    };
+    const { dir } = scene;
+    const counting = prepare("counting");
+    const deed: Deed = { do: "terminate", slot: counting.worker.slot, grace: 60_000 };
+    const counter = await Victim.start(scene, nextRuntime());
+    const steps = await counter.count({ dir, registry: "counting", deed });
+    const all = Array.from({ length: steps }, (_, i) => prepare(`killed at ${i + 1}`));
+    const registries = all.map(({ place: { name } }, i) => ({ name, step: i + 1 }));
+    await (await Victim.start(scene, nextRuntime())).die({ dir, registries, deed });
+    assert(steps > 5);
+    const reason = "terminated before it had started";
+    for (const [i, { place, worker, ended }] of [...all, counting].entries()) {
+      // Before the first change nothing is done, and before the second one it is.
+      if (i === 0) worker.terminate();
+      assertEquals(await ended, { exitCode: null, reason });
+      place.assertEndsAndFills();
+      place.destroy();
+    }
+  }));
