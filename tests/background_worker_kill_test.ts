@@ -43,7 +43,7 @@ import { BackgroundTable, specOf } from "./_background_table.ts";
 import type { Deed } from "./_background_victim.ts";
 import { inScene } from "./_scene.ts";
 
-const deeds: Record<string, (place: BackgroundTable) => Stage | Promise<Stage>> = {
+const deeds: Record<string, (place: BackgroundTable) => Stage> = {
   "registers a worker": (place) => {
     return {
       deed: { do: "register", spec: specOf("w") },
