@@ -6,7 +6,7 @@
  * @module
  */
 
-import { appendFileSync, readSync, writeSync } from "node:fs";
+import { appendFileSync } from "node:fs";
 import process from "node:process";
 import {
   type Addin,
@@ -19,6 +19,7 @@ import {
   type Scope,
   type StartupContext,
 } from "../lib/mod.ts";
+import { commands, readLine, report } from "./_line_protocol.ts";
 
 /** What a hook does, in order. */
 export type HookStep =
@@ -80,28 +81,6 @@ export interface MemberReport {
   value?: number;
 }
 
-const decoder = new TextDecoder();
-const chunk = new Uint8Array(65536);
-let pending = "";
-
-function readLine(): string | undefined {
-  for (;;) {
-    const end = pending.indexOf("\n");
-    if (end >= 0) {
-      const line = pending.slice(0, end);
-      pending = pending.slice(end + 1);
-      return line;
-    }
-    const length = readSync(0, chunk);
-    if (length === 0) return undefined;
-    pending += decoder.decode(chunk.subarray(0, length), { stream: true });
-  }
-}
-
-function report(report: MemberReport): void {
-  writeSync(1, JSON.stringify(report) + "\n");
-}
-
 const log = process.env.ADDIN_LOG ?? "";
 const parts = new Map<string, { area: MainAreaStruct; wasZero: boolean }>();
 const preloaded: Record<string, boolean> = {};
@@ -140,7 +119,7 @@ function run(steps: HookStep[], ctx: Context): void {
     else if ("locked" in step) {
       ctx.addinInitLock?.withSync("exclusive", () => run(step.locked, ctx));
     } else if ("hold" in step) {
-      report({ holding: step.hold });
+      report({ holding: step.hold } satisfies MemberReport);
       if (readLine() === undefined) process.exit(1);
     } else if ("bump" in step) {
       const part = parts.get(step.bump);
@@ -247,8 +226,6 @@ function failure(error: unknown): MemberReport {
   };
 }
 
-report({ pid: process.pid });
-for (let line = readLine(); line !== undefined; line = readLine()) {
-  const command = JSON.parse(line) as MemberCommand;
+for (const command of commands<MemberCommand>()) {
   report(await answer(command).then((report) => ({ ok: true, ...report }), failure));
 }

@@ -12,6 +12,7 @@ import { beginAttempt } from "../lib/workers/lifecycle.ts";
 import { STATE, SUPERVISOR, WAITING, WorkerTable } from "../lib/workers/table.ts";
 import { Backend } from "../lib/backend.ts";
 import { registerStatic, supervisorOf } from "../lib/workers/workers.ts";
+import { watchTableChanges } from "./_table_changes.ts";
 
 export type BackgroundCommand =
   | { do: "open"; dir: string; database?: string; supervise?: boolean }
@@ -24,6 +25,8 @@ export type BackgroundCommand =
   | { do: "isSupervisor" }
   /** Raises the attempt of the first worker that is to be started, as a supervisor, and dies. */
   | { do: "beginAndDie"; dir: string }
+  /** Is killed at the n-th change of the workers' table from here on. */
+  | { do: "dieAtChange"; change: number }
   | { do: "releaseAll" }
   | { do: "close" }
   | { do: "exit" };
@@ -88,6 +91,13 @@ function run(command: BackgroundCommand): Report {
         }
       });
       process.kill(process.pid, "SIGKILL");
+      return { ok: true };
+    }
+    case "dieAtChange": {
+      let steps = 0;
+      watchTableChanges(() => {
+        if (++steps === command.change) process.kill(process.pid, "SIGKILL");
+      });
       return { ok: true };
     }
     case "releaseAll":

@@ -77,6 +77,11 @@ export async function once(ctx: WorkerContext): Promise<void> {
   await alone(ctx, () => {});
 }
 
+/** Says that it is ready, and returns. */
+export async function greets(ctx: WorkerContext): Promise<void> {
+  await alone(ctx, () => ctx.ready());
+}
+
 /** Throws so many times (`arg`), then returns. */
 export async function throws(ctx: WorkerContext): Promise<void> {
   await alone(ctx, (words) => {

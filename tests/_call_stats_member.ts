@@ -5,12 +5,12 @@
  * @module
  */
 
-import { readSync, writeSync } from "node:fs";
 import process from "node:process";
 import { type CallStats, callStats } from "../examples/call_stats/call_stats.ts";
 import type { CallRow } from "../examples/call_stats/call_table.ts";
 import { Registry } from "../lib/mod.ts";
 import { callsOf } from "./_call_stats_traffic.ts";
+import { commands, readLine, report } from "./_line_protocol.ts";
 
 /** What such a process can be told. */
 export type StatsCommand =
@@ -34,28 +34,6 @@ export interface StatsReport {
   message?: string;
   rows?: CallRow[];
   isHolding?: boolean;
-}
-
-const decoder = new TextDecoder();
-const chunk = new Uint8Array(65536);
-let pending = "";
-
-function readLine(): string | undefined {
-  for (;;) {
-    const end = pending.indexOf("\n");
-    if (end >= 0) {
-      const line = pending.slice(0, end);
-      pending = pending.slice(end + 1);
-      return line;
-    }
-    const length = readSync(0, chunk);
-    if (length === 0) return undefined;
-    pending += decoder.decode(chunk.subarray(0, length), { stream: true });
-  }
-}
-
-function report(report: StatsReport): void {
-  writeSync(1, JSON.stringify(report) + "\n");
 }
 
 /** What changes memory, of all that the library and the add-in call. */
@@ -116,18 +94,17 @@ function answer(command: StatsCommand): StatsReport {
     case "atStore":
       atStore(command.n, () => {
         if (command.then === "die") process.kill(process.pid, "SIGKILL");
-        report({ isHolding: true });
+        report({ isHolding: true } satisfies StatsReport);
         readLine();
       });
       return {};
   }
 }
 
-report({ pid: process.pid });
-for (let line = readLine(); line !== undefined; line = readLine()) {
+for (const command of commands<StatsCommand>()) {
   try {
-    report({ ok: true, ...answer(JSON.parse(line) as StatsCommand) });
+    report({ ok: true, ...answer(command) } satisfies StatsReport);
   } catch (error) {
-    report({ ok: false, message: String(error) });
+    report({ ok: false, message: String(error) } satisfies StatsReport);
   }
 }

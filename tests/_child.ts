@@ -4,32 +4,9 @@
  * @module
  */
 
-import { readSync, writeSync } from "node:fs";
 import process from "node:process";
-import { Agent, type Command, type Report } from "./_agent.ts";
-
-const decoder = new TextDecoder();
-const chunk = new Uint8Array(65536);
-let pending = "";
-
-/** Blocks: an init callback must be able to wait for the test. Undefined: the test has ended. */
-function readLine(): string | undefined {
-  for (;;) {
-    const end = pending.indexOf("\n");
-    if (end >= 0) {
-      const line = pending.slice(0, end);
-      pending = pending.slice(end + 1);
-      return line;
-    }
-    const length = readSync(0, chunk);
-    if (length === 0) return undefined;
-    pending += decoder.decode(chunk.subarray(0, length), { stream: true });
-  }
-}
-
-function report(report: Report): void {
-  writeSync(1, JSON.stringify(report) + "\n");
-}
+import { Agent, type Command } from "./_agent.ts";
+import { commands, readLine, report } from "./_line_protocol.ts";
 
 const agent = new Agent({
   report,
@@ -38,7 +15,6 @@ const agent = new Agent({
   },
 });
 
-report({ pid: process.pid });
-for (let line = readLine(); line !== undefined; line = readLine()) {
-  report(agent.run(JSON.parse(line) as Command));
+for (const command of commands<Command>()) {
+  report(agent.run(command));
 }

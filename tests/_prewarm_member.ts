@@ -5,13 +5,13 @@
  * @module
  */
 
-import { readSync, writeSync } from "node:fs";
 import process from "node:process";
 import type { BlockCache, CachedFile } from "../examples/prewarm/block_cache.ts";
 import { saveList, type SaveStep } from "../examples/prewarm/block_list.ts";
 import { prewarm, type PrewarmOptions } from "../examples/prewarm/prewarm.ts";
 import { Registry } from "../lib/mod.ts";
 import { checkContent, randomBlocks } from "./_prewarm_data.ts";
+import { commands, report } from "./_line_protocol.ts";
 
 /** What such a process can be told. */
 export type PrewarmCommand =
@@ -31,28 +31,6 @@ export interface PrewarmReport {
   message?: string;
   hits?: number;
   misses?: number;
-}
-
-const decoder = new TextDecoder();
-const chunk = new Uint8Array(65536);
-let pending = "";
-
-function readLine(): string | undefined {
-  for (;;) {
-    const end = pending.indexOf("\n");
-    if (end >= 0) {
-      const line = pending.slice(0, end);
-      pending = pending.slice(end + 1);
-      return line;
-    }
-    const length = readSync(0, chunk);
-    if (length === 0) return undefined;
-    pending += decoder.decode(chunk.subarray(0, length), { stream: true });
-  }
-}
-
-function report(report: PrewarmReport): void {
-  writeSync(1, JSON.stringify(report) + "\n");
 }
 
 const die = (): void => void process.kill(process.pid, "SIGKILL");
@@ -127,11 +105,10 @@ function answer(command: PrewarmCommand): PrewarmReport {
   return { hits, misses };
 }
 
-report({ pid: process.pid });
-for (let line = readLine(); line !== undefined; line = readLine()) {
+for (const command of commands<PrewarmCommand>()) {
   try {
-    report({ ok: true, ...answer(JSON.parse(line) as PrewarmCommand) });
+    report({ ok: true, ...answer(command) } satisfies PrewarmReport);
   } catch (error) {
-    report({ ok: false, message: String(error) });
+    report({ ok: false, message: String(error) } satisfies PrewarmReport);
   }
 }

@@ -6,10 +6,12 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { DsmrError, Registry } from "../lib/mod.ts";
+import { Backend } from "../lib/backend.ts";
+import type { Orders } from "../lib/workers/member.ts";
 import { TABLE_BYTES } from "../lib/workers/table.ts";
 import { inBackground, isRunning, rejection, workerModule } from "./_background.ts";
 import { assertFailed, assertFails, type Scene, until } from "./_scene.ts";
-import { runtimes } from "./_spawn.ts";
+import { Child, commandLine, runtimes } from "./_spawn.ts";
 
 for (const supervise of [false, true]) {
   const who = supervise ? "its supervisor" : "one that does not supervise";
@@ -128,3 +130,39 @@ test("a damaged table ends supervising and notify, in one line each, and no prog
     // The scene cannot ask for the workers any more; a registry that is gone has none.
     Registry.destroy("test", { dir: scene.dir });
   }));
+
+for (const runtime of runtimes) {
+  test(`a ${runtime} worker that finds the table damaged says so in one line, and ends with 70`, () =>
+    inBackground({ supervise: false }, async (scene) => {
+      const { slot } = scene.register({ name: "a", runtime });
+      const backend = Backend.open(scene.dir, "test", "default", {
+        ...{ mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms: 10_000 },
+      });
+      const orders: Orders = {
+        ...{ slot, generation: 1, attempt: 1, worker: "a", dir: scene.dir, name: "test" },
+        ...{ database: "default", instance: String(backend.instance) },
+      };
+      backend.release();
+      damageLock(scene.scene);
+      try {
+        // As its supervisor starts it.
+        const command = [...commandLine(runtime, "../lib/workers/main.ts"), JSON.stringify(orders)];
+        const child = scene.scene.adopt(new Child(command));
+        assertEquals(await child.ended, "exit code 70");
+        const [line = "", ...others] = child.printed.trimEnd().split("\n");
+        assertEquals(others, []);
+        const texts = [
+          'dsmr: background worker "a"',
+          'registry "test"',
+          scene.dir,
+          "ends with code 70",
+        ];
+        for (const text of [...texts, "damaged", "Destroy the registry"]) {
+          assert(line.includes(text), `${text} is not in: ${line}`);
+        }
+        console.log(line);
+      } finally {
+        Registry.destroy("test", { dir: scene.dir });
+      }
+    }));
+}

@@ -6,7 +6,8 @@
 
 import { onAbort } from "../aborts.ts";
 import { DsmrError } from "../errors.ts";
-import { isCurrent, type RowId, terminate } from "./lifecycle.ts";
+import { terminate } from "./lifecycle.ts";
+import { isCurrent, type RowId } from "./rows.ts";
 import { checkGrace, type StoredSpec, type WorkerEvent } from "./spec.ts";
 import { Arrivals, isAlive, STATE, SUPERVISOR, TEMPLATE, type WorkerTable } from "./table.ts";
 import { view, type WorkerState, type WorkerView } from "./view.ts";

@@ -13,11 +13,14 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
 import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
-import type { Attempt, ProcessEnd } from "./lifecycle.ts";
+import type { ProcessEnd } from "./ends.ts";
+import type { Attempt } from "./lifecycle.ts";
 import type { StoredSpec } from "./spec.ts";
 
 /** What a worker's process or thread is told: where its row is. */
 export interface Orders extends Attempt {
+  /** Its name, for people: also of those who look at the system's processes. */
+  worker: string;
   dir: string;
   name: string;
   database: string;

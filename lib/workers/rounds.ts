@@ -10,20 +10,18 @@
 
 import process from "node:process";
 import type { Backend } from "../backend.ts";
+import { settle } from "./ends.ts";
 import {
   type Attempt,
   beginAttempt,
+  drop,
   endAttempt,
-  instancesOf,
-  isCurrent,
-  isDamaged,
-  isRunning,
-  parentOf,
-  register,
+  goOnTerminating,
   setKillAt,
-  settle,
   stop,
+  terminate,
 } from "./lifecycle.ts";
+import { instancesOf, isCurrent, isDamaged, isRunning, parentOf, register } from "./rows.ts";
 import { type Member } from "./member.ts";
 import { GRACE_MS, type StoredSpec } from "./spec.ts";
 import {
@@ -109,14 +107,16 @@ export class Rounds {
     return this.members.get(keyOf(attemptOf(this.#table, slot)));
   }
 
-  /** Looks at all rows. With the lock held. */
-  look(live: LiveBackend[]): Tasks {
+  /** Looks at all rows. With the lock held. `databases`: the ids of those that there are now. */
+  look(live: LiveBackend[], databases: () => ReadonlySet<number>): Tasks {
     const table = this.#table;
     const tasks: Tasks = { starts: [], signals: [], next: Infinity };
     const users = this.#users(live);
     const now = Date.now();
     this.hasWork = false;
     this.#dropSuperseded();
+    // First, for it may throw: nothing is being started yet that nobody would start then.
+    this.#endOrphans(databases);
     for (let slot = 0; slot < ROWS_MAX; slot++) {
       if (table.get(slot, STATE) === TEMPLATE) this.#makeInstances(slot, live);
     }
@@ -129,6 +129,10 @@ export class Rounds {
       if (state === FREE || state === TEMPLATE) continue;
       if (state === STOPPED) {
         this.#bury(slot, live);
+        continue;
+      }
+      if (state === WAITING && table.has(slot, TERMINATE)) {
+        goOnTerminating(table, slot);
         continue;
       }
       if (isRunning(table, slot)) this.#watch(slot, now, tasks);
@@ -301,9 +305,25 @@ export class Rounds {
       if (isDamaged(table, slot)) stop(table, slot, DAMAGED);
       return;
     }
-    const instances = instancesOf(table, { slot, generation: table.get(slot, GENERATION) });
-    if (instances.every((row) => table.get(row, STATE) === STOPPED)) {
-      stop(table, slot, "terminated");
+    goOnTerminating(table, slot);
+  }
+
+  /**
+   * Ends workers whose database is gone, or whose template is: somebody has died before he could
+   * tell them. That a database is not there counts only if it is so now that the lock is held, for
+   * whoever makes a row for one has seen it.
+   */
+  #endOrphans(databases: () => ReadonlySet<number>): void {
+    const table = this.#table;
+    let known: ReadonlySet<number> | undefined;
+    for (let slot = 0; slot < ROWS_MAX; slot++) {
+      if (table.get(slot, STATE) === FREE) continue;
+      const parent = parentOf(table, slot);
+      if (parent === undefined) continue;
+      const grace = table.spec(slot)?.grace ?? GRACE_MS;
+      known ??= databases();
+      if (!known.has(table.get(slot, DATABASE_ID))) drop(table, slot, grace);
+      else if (!isCurrent(table, parent)) terminate(table, slot, grace);
     }
   }
 

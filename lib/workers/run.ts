@@ -12,20 +12,20 @@
 import process from "node:process";
 import { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { describe, quote, textOf } from "../ffi/native.ts";
+import { describe, messageOf, quote, textOf } from "../ffi/native.ts";
 import { Registry } from "../registry.ts";
 import type { WorkerContext } from "./context.ts";
+import { BROKEN_CODE, uncaught } from "./ends.ts";
 import {
   type Attempt,
-  BROKEN_CODE,
   claim,
   isOwn,
   markOutcome,
   markReady,
   markStarted,
-  NO_EXIT_CODE,
-  uncaught,
+  restartsOf,
 } from "./lifecycle.ts";
+import { NO_EXIT_CODE } from "./rows.ts";
 import type { Orders } from "./member.ts";
 import type { StoredSpec } from "./spec.ts";
 import {
@@ -36,7 +36,6 @@ import {
   KILL_AT,
   OVERDUE,
   PAUSE,
-  RESTARTS,
   RETURNED,
   SIGNALLED,
   TERMINATE,
@@ -189,7 +188,7 @@ class Run {
       name: this.#spec.name,
       type: this.#spec.type,
       database: this.#spec.scope === "database" ? database : null,
-      restarts: table.get(this.#attempt.slot, RESTARTS),
+      restarts: restartsOf(table, this.#attempt.slot),
       signal: this.#stop.signal,
       ready: () => table.changeSync(() => markReady(table, this.#attempt)),
     });
@@ -254,9 +253,29 @@ class Run {
   }
 }
 
+/**
+ * Claims the row. If that cannot be done, the registry being damaged or a stopped process having
+ * the table, says so in one line, and ends the process or thread with code 70. Its parent is told
+ * that, as far as it can write it down.
+ */
+function claimOrExit(orders: Orders): Run | undefined {
+  try {
+    return Run.claim(orders);
+  } catch (error) {
+    if (!(error instanceof DsmrError)) throw error;
+    const { worker, name, dir } = orders;
+    console.error(
+      `dsmr: background worker ${quote(worker)} cannot claim its row in registry ${quote(name)} ` +
+        `in ${dir}, and ends with code ${BROKEN_CODE}: ` +
+        messageOf(error).replaceAll(/\s+/g, " "),
+    );
+    process.exit(BROKEN_CODE);
+  }
+}
+
 /** Runs the worker that the orders name, and ends the process or thread. */
 export async function runWorker(orders: Orders, isThread: boolean): Promise<void> {
-  const run = Run.claim(orders);
+  const run = claimOrExit(orders);
   if (run === undefined) process.exit(0);
   const { code } = await run.run(isThread);
   process.exit(code);

@@ -26,7 +26,8 @@ import { DsmrError } from "../errors.ts";
 import { check, lastError, messageOf, native } from "../ffi/native.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { reconsider, wait } from "../wait.ts";
-import { type Attempt, isRunning, pause } from "./lifecycle.ts";
+import { type Attempt, pause } from "./lifecycle.ts";
+import { isRunning } from "./rows.ts";
 import { isProcessOf, kill, Member } from "./member.ts";
 import { attemptOf, DUE_MAX_MS, keyOf, Rounds } from "./rounds.ts";
 import { GRACE_MS, type StoredSpec } from "./spec.ts";
@@ -34,6 +35,7 @@ import {
   Arrivals,
   BACKEND,
   CANDIDATES,
+  databaseIds,
   electionOf,
   isAlive,
   type LiveBackend,
@@ -248,7 +250,7 @@ export class Supervisor {
     const live = liveBackends(this.#backend);
     const tasks = await table.change(() => {
       if (table.head(SUPERVISOR) !== (this.#backend.id | 0)) return undefined;
-      return this.#rounds.look(live);
+      return this.#rounds.look(live, () => databaseIds(this.#backend));
     }, { signal });
     if (tasks === undefined || signal.aborted) return false;
     for (const task of tasks.starts) void this.#guard(() => this.#launch(task));
@@ -269,6 +271,7 @@ export class Supervisor {
     const key = keyOf(attempt);
     const orders = {
       ...attempt,
+      worker: spec.name,
       ...this.#place,
       database: database === "" ? "default" : database,
       instance: String(this.#backend.instance),

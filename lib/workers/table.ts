@@ -23,7 +23,8 @@
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, native, readAll } from "../ffi/native.ts";
-import { runInside } from "../lwlock.ts";
+import { listDatabases } from "../listing.ts";
+import { type LWLock, runInside } from "../lwlock.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { type AsyncWaitOptions, impatiently, patiently, wait } from "../wait.ts";
 import { decodeSpec, SPEC_BYTES_MAX, type StoredSpec } from "./spec.ts";
@@ -77,11 +78,14 @@ const REASON_LENGTH = 19;
 const DATABASE_LENGTH = 20;
 /** Milliseconds from being told to end to KILL_AT. */
 export const GRACE = 21;
+/** What RESTARTS and CRASHES were before the attempt. */
+export const RESTARTS_BEFORE = 22;
+export const CRASHES_BEFORE = 23;
 // Wall-clock milliseconds, two words each; 0 is never.
 /** Not to be started before. */
 export const DUE_AT = 24;
 export const STARTED_AT = 26;
-/** When it is to be killed if it has not ended. */
+/** When it is to be killed if it has not ended. Means something only with TERMINATE or PAUSE. */
 export const KILL_AT = 28;
 export const REGISTERED_AT = 30;
 export const STOPPED_AT = 32;
@@ -114,7 +118,7 @@ export const TERMINATE = 1;
 export const PAUSE = 2;
 /** Of an add-in: the row is kept, so that it is not registered a second time. */
 export const STATIC = 4;
-/** It has ended by itself, well. */
+/** It has ended by itself, well. Means something only in STOPPED. */
 export const UNREGISTERED = 8;
 /** Its database is gone. */
 export const DROPPED = 16;
@@ -158,6 +162,12 @@ export function liveBackends(backend: Backend): LiveBackend[] {
     databaseId: infos.u32("database_id", i),
     database: infos.text("database", infos.u32("database_length", i), i),
   }));
+}
+
+/** The ids of the databases that there are. Throws `TIMEOUT` soon if somebody stopped is at them. */
+export function databaseIds(backend: Backend): Set<number> {
+  const { handle } = backend;
+  return new Set(impatiently(handle, () => listDatabases(handle)).map(({ id }) => id));
 }
 
 /**
@@ -211,16 +221,31 @@ export class WorkerTable {
   changeSync<Result>(change: () => Result): Result {
     this.#checkOpen();
     // No task of ours has it, of whatever backend: they change and let go in one turn.
-    this.#segment.lock.acquireSync("exclusive", { timeout: 10_000 });
+    this.#lock.acquireSync("exclusive", { timeout: 10_000 });
     return this.#release(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
     this.#checkOpen();
-    const { lock } = this.#segment;
+    const lock = this.#lock;
     if (lock.tryAcquire()) return this.#release(change);
     return await runInside(lock, () => this.#inside(change), options);
+  }
+
+  /** The segment's lock; where there is none any more, that is said of the table. */
+  get #lock(): LWLock {
+    try {
+      return this.#segment.lock;
+    } catch (cause) {
+      if (!(cause instanceof DsmrError) || cause.code !== "CORRUPT") throw cause;
+      throw new DsmrError(
+        "CORRUPT",
+        "The registry's table of background workers is damaged: somebody has overwritten its lock. " +
+          "Destroy the registry, and open it anew.",
+        { cause },
+      );
+    }
   }
 
   #release<Result>(change: () => Result): Result {

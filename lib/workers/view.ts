@@ -4,7 +4,9 @@
  * @module
  */
 
-import { instancesOf, isCurrent, refresh, type RowId } from "./lifecycle.ts";
+import { refresh } from "./ends.ts";
+import { restartsOf, runsOf } from "./lifecycle.ts";
+import { instancesOf, isCurrent, type RowId } from "./rows.ts";
 import type { StoredSpec, WorkerStartTime } from "./spec.ts";
 import {
   ENDS,
@@ -15,9 +17,7 @@ import {
   READY,
   READY_RUN,
   REGISTERED_AT,
-  RESTARTS,
   ROWS_MAX,
-  RUNS,
   STARTED,
   STARTED_AT,
   STATE,
@@ -113,9 +113,9 @@ function viewRow(table: WorkerTable, slot: number): WorkerView {
     pid: table.get(slot, PID) || null,
     reason: table.reason(slot) || null,
     exitCode: exitCode < 0 ? null : exitCode,
-    restarts: table.get(slot, RESTARTS),
+    restarts: restartsOf(table, slot),
     database: table.database(slot) || null,
-    runs: table.get(slot, RUNS),
+    runs: runsOf(table, slot),
     readyRun: table.get(slot, READY_RUN),
     ends: table.get(slot, ENDS),
   };
@@ -126,6 +126,7 @@ const order: WorkerState[] = ["ready", "started", "not-yet-started", "stopped"];
 /** How a worker is. With the lock held. Of one for each database: how the most advanced one is. */
 export function view(table: WorkerTable, id: RowId, database: string): WorkerView {
   if (!isCurrent(table, id)) return GONE;
+  refresh(table, id.slot);
   if (table.get(id.slot, STATE) !== TEMPLATE) return viewRow(table, id.slot);
   const all = instancesOf(table, id).map((slot) => viewRow(table, slot));
   const own = all.find((one) => one.database === database);
@@ -150,8 +151,9 @@ export function listWorkers(table: WorkerTable): WorkerInfo[] {
   const found: WorkerInfo[] = [];
   for (let slot = 0; slot < ROWS_MAX; slot++) {
     const state = table.get(slot, STATE);
+    if (state === FREE || state === TEMPLATE) continue;
     // One that has ended well is not registered any more.
-    if (state === FREE || state === TEMPLATE || table.has(slot, UNREGISTERED)) continue;
+    if (state === STOPPED && table.has(slot, UNREGISTERED)) continue;
     const spec = table.spec(slot);
     found.push({ ...describeSpec(spec), ...infoOf(table, slot) });
   }

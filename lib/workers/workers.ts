@@ -9,15 +9,8 @@ import { DsmrError } from "../errors.ts";
 import { check, messageOf, native } from "../ffi/native.ts";
 import { BackgroundWorker, type HandleHost } from "./handle.ts";
 import { listBackends } from "../listing.ts";
-import {
-  discard,
-  drop,
-  isLeftOver,
-  parentOf,
-  register,
-  type RowId,
-  tableFull,
-} from "./lifecycle.ts";
+import { drop } from "./lifecycle.ts";
+import { discard, isLeftOver, parentOf, register, type RowId, tableFull } from "./rows.ts";
 import { encodeSpec, type WorkerSpec } from "./spec.ts";
 import type { RegistryPlace, Supervisor } from "./supervisor.ts";
 import {
