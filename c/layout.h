@@ -59,7 +59,7 @@
 
 #define CONTROL_MAGIC UINT64_C(0x3154435f524d5344) /* "DSMR_CT1" in memory order */
 #define SEGMENT_MAGIC UINT64_C(0x3147535f524d5344) /* "DSMR_SG1" in memory order */
-#define FORMAT_VERSION 4u
+#define FORMAT_VERSION 5u
 
 #define LOCK_BYTE_TABLE (INT64_C(1) << 40)
 #define LOCK_BYTE_SLOT (LOCK_BYTE_TABLE + 64)
