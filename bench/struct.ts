@@ -226,6 +226,7 @@ subject(
   "update a record",
   3e5,
   (count) => {
+    for (let i = 0; i < RECORDS; i++) words[2 * FIRST + 4 * i + 1] = 0xffff_ffff;
     for (let i = 0; i < count; i++) {
       const double = FIRST + 2 * ((i * 7) & (RECORDS - 1));
       const word = 2 * double;
@@ -237,6 +238,7 @@ subject(
   undefined,
   (count) => {
     const { records } = view;
+    for (let i = 0; i < RECORDS; i++) records.at(i).least = 0xffff_ffff;
     for (let i = 0; i < count; i++) {
       const record = records.at((i * 7) & (RECORDS - 1));
       record.count++;

@@ -53,16 +53,19 @@ function accessorSource(field: Field<unknown>, offset: number, i: number): strin
     }
     },`;
   }
+  const { kind } = field;
+  const witness = WITNESS[kind];
   const isBoolean = field.type === "bool";
   const index = `(this.#base >> ${Math.log2(field.size)}) + ${offset / field.size}`;
-  const element = `(this.#memory.${field.kind}[${index}] ?? gone())`;
+  const element = `(this.#memory.${kind}[${index}] ?? gone())`;
   // See memory.ts for why it is read again.
   return `{
       get() { return ${element}${isBoolean ? " !== 0" : ""}; },
       set(value) {
         const index = ${index};
-        this.#memory.${field.kind}[index] = value${isBoolean ? " ? 1 : 0" : ""};
-        if (this.#memory.${WITNESS[field.kind]}[index] === undefined) gone();
+        const { ${kind}: array${kind === witness ? "" : `, ${witness}: witness`} } = this.#memory;
+        array[index] = value${isBoolean ? " ? 1 : 0" : ""};
+        if (${kind === witness ? "array" : "witness"}[index] === undefined) gone();
       },
     },`;
 }
@@ -70,7 +73,7 @@ function accessorSource(field: Field<unknown>, offset: number, i: number): strin
 function generate(properties: readonly Property[], size: number): Classes {
   const source = `"use strict";
   // Layout ${generated++}
-  class View {
+  const View = class View {
     #memory;
     #base;
     constructor(memory, base) {
@@ -80,8 +83,8 @@ function generate(properties: readonly Property[], size: number): Classes {
     static accessors = [
       ${properties.map(([, field, offset], i) => accessorSource(field, offset, i)).join("\n")}
     ];
-  }
-  class Elements extends FieldArray {
+  };
+  const Elements = class Elements extends FieldArray {
     #name;
     #memory;
     constructor(name, length, memory) {
@@ -95,7 +98,7 @@ function generate(properties: readonly Property[], size: number): Classes {
       }
       return new View(this.#memory, index * ${size});
     }
-  }
+  };
   return { View, accessors: View.accessors, Elements };`;
   return new Function("FieldArray", "badIndex", "gone", "fields", "names", source)(
     FieldArray,
