@@ -34,7 +34,7 @@ function checkIndex(index: number, count: number, name: string): void {
  */
 export abstract class FieldArray<T> implements Iterable<T> {
   /** How many elements there are. */
-  readonly length: number;
+  declare readonly length: number;
 
   /**
    * Internal: made by a view, never by hand.

@@ -84,19 +84,19 @@ function generate(properties: readonly Property[], size: number): Classes {
       ${properties.map(([, field, offset], i) => accessorSource(field, offset, i)).join("\n")}
     ];
   };
+  const NAME = Symbol("name");
+  const MEMORY = Symbol("memory");
   const Elements = class Elements extends FieldArray {
-    #name;
-    #memory;
     constructor(name, length, memory) {
       super(length);
-      this.#name = name;
-      this.#memory = memory;
+      this[NAME] = name;
+      this[MEMORY] = memory;
     }
     at(index) {
       if (!(index >= 0 && index < this.length && index === (index | 0))) {
-        throw badIndex(index, this.length, this.#name);
+        throw badIndex(index, this.length, this[NAME]);
       }
-      return new View(this.#memory, index * ${size});
+      return new View(this[MEMORY], index * ${size});
     }
   };
   return { View, accessors: View.accessors, Elements };`;
