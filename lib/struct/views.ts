@@ -56,7 +56,7 @@ function accessorSource(field: Field<unknown>, offset: number, i: number): strin
   const { kind } = field;
   const witness = WITNESS[kind];
   const isBoolean = field.type === "bool";
-  const index = `(this.#base >> ${Math.log2(field.size)}) + ${offset / field.size}`;
+  const index = `(this.#base + ${offset}) >> ${Math.log2(field.size)}`;
   const element = `(this.#memory.${kind}[${index}] ?? gone())`;
   // See memory.ts for why it is read again.
   return `{
