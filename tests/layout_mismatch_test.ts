@@ -79,10 +79,8 @@ test("of a layout with thousands of fields the first are told, and how many ther
     );
     assert(!message.includes("only here"), message);
     // Who has the same is let in.
-    assertEquals(
-      other.getNamedSegmentSync("s", undefined, undefined, { layout: many }).found,
-      true,
-    );
+    const options = { layout: many };
+    assertEquals(other.getNamedSegmentSync("s", moved.size, undefined, options).found, true);
   }));
 
 test("a segment without a layout is not taken for one that has one", () =>

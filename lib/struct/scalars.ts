@@ -13,7 +13,7 @@ type ArrayMaker<A> = new (buffer: ArrayBuffer, byteOffset: number, length: numbe
 /** A number, a bigint or a boolean; `A` is the typed array that an array of them is. */
 export class ScalarField<T, A> extends ValueField<T> {
   /** @ignore */
-  override readonly kind: Kind;
+  declare readonly kind: Kind;
   /** @ignore */
   readonly arrayMaker: ArrayMaker<A>;
 

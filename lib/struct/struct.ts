@@ -76,6 +76,10 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
   /** Made for the first view: many layouts are only fields of others. */
   #views: Views | undefined;
   readonly #entries: readonly [string, Field<unknown>][];
+  /** Those that have a getter. */
+  readonly #properties: readonly Property[];
+  /** The others: each view has objects for them. */
+  readonly #objects: readonly Property[];
 
   /** The fields, as they were given. */
   readonly fields: F;
@@ -114,6 +118,9 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     this.fields = Object.freeze({ ...fields });
     this.offsets = Object.freeze(offsets) as { readonly [N in keyof F]: number };
     this.#entries = entries;
+    const placed = entries.map(([name, field]): Property => [name, field, offsets[name] ?? 0]);
+    this.#properties = placed.filter(([, { read }]) => read !== undefined);
+    this.#objects = placed.filter(([, { read }]) => read === undefined);
     this.description = describeLayout(size, align, this.#lines("", 0));
     this.hash = hashOf(this.description);
   }
@@ -141,16 +148,9 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     return this.#entries.some(([, field]) => field.hasLocks);
   }
 
-  /** Those with a getter, or those with an object in each view. */
-  #fieldsThat(haveGetter: boolean): Property[] {
-    return this.#entries
-      .filter(([, field]) => (field.read !== undefined) === haveGetter)
-      .map(([name, field]) => [name, field, this.offsets[name] ?? 0]);
-  }
-
   get #maker(): Views {
     const entries = this.#entries;
-    return this.#views ??= new Views(this.#fieldsThat(true), this.size, {
+    return this.#views ??= new Views(this.#properties, this.size, {
       [INSPECT]: {
         value(this: object): object {
           return shown(this, entries);
@@ -162,7 +162,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
   /** @ignore */
   override make(place: Place, path: string): View<F> {
     const view = this.#maker.view(place);
-    for (const [name, field, offset] of this.#fieldsThat(false)) {
+    for (const [name, field, offset] of this.#objects) {
       const value = field.make(place.at(offset), path === "" ? name : `${path}.${name}`);
       Object.defineProperty(view, name, { value, enumerable: true });
     }
@@ -171,7 +171,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
 
   /** @ignore */
   override makeArray(place: Place, name: string, count: number): FieldArray<View<F>> {
-    const elements = this.#fieldsThat(false).length === 0
+    const elements = this.#objects.length === 0
       ? this.#maker.elements(place, name, count) as FieldArray<View<F>> | undefined
       : undefined;
     return elements ?? super.makeArray(place, name, count);
@@ -179,10 +179,11 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
 
   /**
    * A view: an object whose properties are the fields. Nothing is copied, and nothing kept: make
-   * it once and hold it, for making it costs a microsecond or so and using it nothing.
+   * it once and hold it, for making it costs a microsecond or so, the layout's first a tenth of a
+   * millisecond, and using it nothing.
    *
-   * After the segment's `detach()` its numbers and texts throw a `TypeError`, its locks
-   * `DETACHED`; its typed arrays are empty, as typed arrays are.
+   * After the segment's `detach()` its numbers and texts throw a `TypeError`, read and assigned, its
+   * locks `DETACHED`; its typed arrays are empty, as typed arrays are.
    *
    * @param target The segment; or a stretch of one, or of any buffer, such as a typed array.
    * @param byteOffset Where in it the struct begins. Default: 0.
