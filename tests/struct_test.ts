@@ -298,6 +298,33 @@ test("arrays of structs, atomics and texts are indexed, with bounds", () => {
   assertThrows(() => far.points.at(70_000), RangeError);
 });
 
+test("beyond 2 GiB fields, and elements of arrays, are where they should be", () => {
+  // Nobody touches the pages between.
+  const buffer = new ArrayBuffer(2 ** 31 + 4096);
+  const data = new DataView(buffer);
+  const isLittle = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+  const layout = struct({ low: u32, pad: bytes(2 ** 31), high: u32, ratio: f64, label: text(4) });
+  const view = layout.view({ buffer });
+  Object.assign(view, { low: 1, high: 2, ratio: 0.5, label: "far" });
+  const { offsets } = layout;
+  assertEquals([view.low, view.high, view.ratio, view.label], [1, 2, 0.5, "far"]);
+  assertEquals(data.getUint32(offsets.low, isLittle), 1);
+  assertEquals(data.getUint32(offsets.high, isLittle), 2);
+  assertEquals(data.getFloat64(offsets.ratio, isLittle), 0.5);
+  assertEquals(data.getUint8(offsets.label), 0x66);
+  // One of views that have memory of their own, for it ends beyond.
+  const row = struct({ id: u32, big: i64, label: text(2 ** 30) });
+  const large = struct({ rows: array(row, 2) });
+  Object.assign(large.view({ buffer }).rows.at(1), { id: 3, big: -4n });
+  assertEquals(data.getUint32(row.size, isLittle), 3);
+  assertEquals(data.getBigInt64(row.size + row.offsets.big, isLittle), -4n);
+  // And the largest of those that share it.
+  const small = struct({ a: u32, b: f64 });
+  const many = struct({ rows: array(small, 2 ** 27 - 1) });
+  many.view({ buffer }).rows.at(2 ** 27 - 2).b = 2.5;
+  assertEquals(data.getFloat64(16 * (2 ** 27 - 2) + 8, isLittle), 2.5);
+});
+
 test("nested structs are views, and no property is added or replaced", () => {
   const point = struct({ x: i32, y: i32 });
   const line = struct({ from: point, to: point, hits: atomicU32, byteLength: u8, buffer: u8 });

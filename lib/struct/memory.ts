@@ -13,6 +13,9 @@
 
 import type { Place } from "./place.ts";
 
+/** A kind of number, which has typed arrays. */
+export type Kind = "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "f32" | "f64" | "i64" | "u64";
+
 /** For kinds that nobody reads: a typed array all the same, so that all memories look the same. */
 const NONE = {
   i8: new Int8Array(),
@@ -25,10 +28,7 @@ const NONE = {
   f64: new Float64Array(),
   i64: new BigInt64Array(),
   u64: new BigUint64Array(),
-} as const;
-
-/** A kind of number, which has typed arrays. */
-export type Kind = keyof typeof NONE;
+};
 
 /**
  * In which array a store is looked for, at the same index. A bigint that is read is an object made

@@ -42,7 +42,12 @@ const INDEXED_MAX = 2 ** 31 - 1;
 /** Sources that are the same share what engines learn about them: so none are. */
 let generated = 0;
 
-function accessorSource(field: Field<unknown>, offset: number, i: number): string {
+function accessorSource(
+  field: Field<unknown>,
+  offset: number,
+  i: number,
+  layoutSize: number,
+): string {
   if (!(field instanceof ScalarField)) {
     return `{
       get() { return fields[${i}].read(this.#memory, this.#base + ${offset}); },
@@ -56,7 +61,11 @@ function accessorSource(field: Field<unknown>, offset: number, i: number): strin
   const { kind } = field;
   const witness = WITNESS[kind];
   const isBoolean = field.type === "bool";
-  const index = `(this.#base + ${offset}) >> ${Math.log2(field.size)}`;
+  const shift = Math.log2(field.size);
+  // The first form is the faster one; the second is right beyond 32 bits, too, where base is 0.
+  const index = layoutSize <= INDEXED_MAX
+    ? `(this.#base + ${offset}) >> ${shift}`
+    : `(this.#base >> ${shift}) + ${offset / field.size}`;
   const element = `(this.#memory.${kind}[${index}] ?? gone())`;
   // See memory.ts for why it is read again.
   return `{
@@ -81,7 +90,7 @@ function generate(properties: readonly Property[], size: number): Classes {
       this.#base = base;
     }
     static accessors = [
-      ${properties.map(([, field, offset], i) => accessorSource(field, offset, i)).join("\n")}
+      ${properties.map(([, field, offset], i) => accessorSource(field, offset, i, size)).join("\n")}
     ];
   };
   const NAME = Symbol("name");
