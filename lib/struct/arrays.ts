@@ -28,8 +28,8 @@ function checkIndex(index: number, count: number, name: string): void {
 /**
  * Elements that are objects: structs, locks, atomics, arrays.
  *
- * Of structs that have only numbers, texts and locks, each call makes a view, which costs nothing in
- * a loop: engines see that nobody keeps it. All else is made when it is first asked for, and kept,
+ * Of structs that have only numbers, texts and locks, each call makes a view, which engines
+ * leave out again where nobody keeps it. All else is made when it is first asked for, and kept,
  * up to 65,536 elements; in longer arrays it is made each time.
  */
 export abstract class FieldArray<T> implements Iterable<T> {

@@ -4,7 +4,7 @@
  *
  * Their source is generated, for engines keep what they learn about a line of source with the line:
  * one getter that all layouts shared would find the array anew each time, which costs eight times
- * the read. Where the arrays are found in a `DataView` instead, which engines know how to read
+ * the read in Bun. Where the arrays are found in a `DataView` instead, which engines know how to read
  * whoever it belongs to, a store costs 0.2 ns more in Deno; and views of elements would have to be
  * kept, for a DataView cannot be optimized away.
  *
@@ -93,6 +93,7 @@ function generate(properties: readonly Property[], size: number): Classes {
       ${properties.map(([, field, offset], i) => accessorSource(field, offset, i, size)).join("\n")}
     ];
   };
+  // Symbols, not private names: those are assigned twice, and so are no constants to an engine.
   const NAME = Symbol("name");
   const MEMORY = Symbol("memory");
   const Elements = class Elements extends FieldArray {
