@@ -8,13 +8,19 @@
  * again: afterwards and not before, for a value's own `valueOf` may detach the buffer, too. Asking
  * for `array.length` would cost four times the store.
  *
+ * Bigints go through a `DataView`, which throws by itself: in Bun that takes half the time of a
+ * `BigUint64Array`, where reading makes an object each time; in Deno a tenth of a nanosecond more.
+ *
  * @module
  */
 
 import type { Place } from "./place.ts";
 
-/** A kind of number, which has typed arrays. */
-export type Kind = "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "f32" | "f64" | "i64" | "u64";
+/** By which of its properties a memory is read: a typed array, or for bigints `data`. */
+export type Kind = "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "f32" | "f64" | "data";
+
+/** For a `DataView`, which is for one order of bytes as well as for the other. */
+export const isLittleEndian: boolean = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 /** For kinds that nobody reads: a typed array all the same, so that all memories look the same. */
 const NONE = {
@@ -26,25 +32,7 @@ const NONE = {
   u32: new Uint32Array(),
   f32: new Float32Array(),
   f64: new Float64Array(),
-  i64: new BigInt64Array(),
-  u64: new BigUint64Array(),
-};
-
-/**
- * In which array a store is looked for, at the same index. A bigint that is read is an object made
- * in some engines, and any 64 bits are a number, too.
- */
-export const WITNESS: Readonly<Record<Kind, Kind>> = {
-  i8: "i8",
-  u8: "u8",
-  i16: "i16",
-  u16: "u16",
-  i32: "i32",
-  u32: "u32",
-  f32: "f32",
-  f64: "f64",
-  i64: "f64",
-  u64: "f64",
+  data: new DataView(new ArrayBuffer(0)),
 };
 
 /** The arrays of some kinds over a stretch, from its first byte on. */
@@ -59,8 +47,7 @@ export class Memory {
   readonly u32: Uint32Array<ArrayBuffer>;
   readonly f32: Float32Array<ArrayBuffer>;
   readonly f64: Float64Array<ArrayBuffer>;
-  readonly i64: BigInt64Array<ArrayBuffer>;
-  readonly u64: BigUint64Array<ArrayBuffer>;
+  readonly data: DataView<ArrayBuffer>;
 
   /** @param size In bytes; a multiple of the size of each kind. */
   constructor(place: Place, size: number, kinds: ReadonlySet<Kind>) {
@@ -75,8 +62,7 @@ export class Memory {
     this.u32 = has("u32") ? new Uint32Array(buffer, offset, size / 4) : NONE.u32;
     this.f32 = has("f32") ? new Float32Array(buffer, offset, size / 4) : NONE.f32;
     this.f64 = has("f64") ? new Float64Array(buffer, offset, size / 8) : NONE.f64;
-    this.i64 = has("i64") ? new BigInt64Array(buffer, offset, size / 8) : NONE.i64;
-    this.u64 = has("u64") ? new BigUint64Array(buffer, offset, size / 8) : NONE.u64;
+    this.data = has("data") ? new DataView(buffer, offset, size) : NONE.data;
   }
 }
 

@@ -5,10 +5,12 @@
  */
 
 import { ValueField } from "./field.ts";
-import { gone, type Kind, type Memory, WITNESS } from "./memory.ts";
+import { gone, isLittleEndian, type Kind, type Memory } from "./memory.ts";
 
 /** A typed array over a buffer, of a given class. */
 type ArrayMaker<A> = new (buffer: ArrayBuffer, byteOffset: number, length: number) => A;
+
+type ScalarType = Exclude<Kind, "data"> | "i64" | "u64" | "bool";
 
 /** A number, a bigint or a boolean; `A` is the typed array that an array of them is. */
 export class ScalarField<T, A> extends ValueField<T> {
@@ -18,9 +20,9 @@ export class ScalarField<T, A> extends ValueField<T> {
   readonly arrayMaker: ArrayMaker<A>;
 
   /** @ignore */
-  constructor(type: Kind | "bool", size: number, arrayMaker: ArrayMaker<A>) {
+  constructor(type: ScalarType, size: number, arrayMaker: ArrayMaker<A>) {
     super(type, size, size);
-    this.kind = type === "bool" ? "u8" : type;
+    this.kind = type === "bool" ? "u8" : type === "i64" || type === "u64" ? "data" : type;
     this.arrayMaker = arrayMaker;
   }
 
@@ -30,16 +32,34 @@ export class ScalarField<T, A> extends ValueField<T> {
    * @ignore
    */
   override read(memory: Memory, offset: number): T {
-    const value: number | bigint = memory[this.kind][offset / this.size] ?? gone();
-    return (this.type === "bool" ? value !== 0 : value) as T;
+    return this.#read(memory, offset) as T;
+  }
+
+  #read(memory: Memory, offset: number): unknown {
+    const { kind, type } = this;
+    if (kind === "data") {
+      const { data } = memory;
+      return type === "i64"
+        ? data.getBigInt64(offset, isLittleEndian)
+        : data.getBigUint64(offset, isLittleEndian);
+    }
+    const value = memory[kind][offset / this.size] ?? gone();
+    return type === "bool" ? value !== 0 : value;
   }
 
   /** @ignore */
   override write(memory: Memory, offset: number, value: T): void {
+    const { kind, type } = this;
+    if (kind === "data") {
+      const { data } = memory;
+      if (type === "i64") data.setBigInt64(offset, value as bigint, isLittleEndian);
+      else data.setBigUint64(offset, value as bigint, isLittleEndian);
+      return;
+    }
     const index = offset / this.size;
-    const array = memory[this.kind] as { [index: number]: unknown };
-    array[index] = this.type === "bool" ? (value ? 1 : 0) : value;
-    if (memory[WITNESS[this.kind]][index] === undefined) gone();
+    const array = memory[kind];
+    array[index] = type === "bool" ? (value ? 1 : 0) : value as number;
+    if (array[index] === undefined) gone();
   }
 
   /** @ignore */

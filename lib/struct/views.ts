@@ -17,7 +17,7 @@
 
 import { badIndex, FieldArray } from "./arrays.ts";
 import type { Field } from "./field.ts";
-import { gone, type Kind, Memory, WITNESS } from "./memory.ts";
+import { gone, isLittleEndian, type Kind, Memory } from "./memory.ts";
 import type { Place } from "./place.ts";
 import { ScalarField } from "./scalars.ts";
 
@@ -59,7 +59,14 @@ function accessorSource(
     },`;
   }
   const { kind } = field;
-  const witness = WITNESS[kind];
+  if (kind === "data") {
+    const what = field.type === "i64" ? "BigInt64" : "BigUint64";
+    const where = `this.#base + ${offset}`;
+    return `{
+      get() { return this.#memory.data.get${what}(${where}, ${isLittleEndian}); },
+      set(value) { this.#memory.data.set${what}(${where}, value, ${isLittleEndian}); },
+    },`;
+  }
   const isBoolean = field.type === "bool";
   const shift = Math.log2(field.size);
   // The first form is the faster one; the second is right beyond 32 bits, too, where base is 0.
@@ -72,9 +79,9 @@ function accessorSource(
       get() { return ${element}${isBoolean ? " !== 0" : ""}; },
       set(value) {
         const index = ${index};
-        const { ${kind}: array${kind === witness ? "" : `, ${witness}: witness`} } = this.#memory;
+        const array = this.#memory.${kind};
         array[index] = value${isBoolean ? " ? 1 : 0" : ""};
-        if (${kind === witness ? "array" : "witness"}[index] === undefined) gone();
+        if (array[index] === undefined) gone();
       },
     },`;
 }
@@ -192,7 +199,7 @@ export class Views {
   constructor(properties: readonly Property[], size: number, extra: PropertyDescriptorMap) {
     const { View, accessors, Elements } = classesOf(properties, size);
     for (const [, { kind }] of properties) {
-      if (kind !== undefined) this.#kinds.add(kind).add(WITNESS[kind]);
+      if (kind !== undefined) this.#kinds.add(kind);
     }
     // A field may have this name.
     Reflect.deleteProperty(View.prototype, "constructor");
