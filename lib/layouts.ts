@@ -14,7 +14,8 @@
  * is.
  *
  * It is a help and no more: no room, no lock at once, or a segment that makes no sense, and the
- * description is just not kept, or not found. A record counts only if its text has its hash.
+ * description is just not kept, or not found. A record counts only if its text has its hash, or is an
+ * excerpt with a checksum: of a long description the first fields are kept, and how many there are.
  *
  * @module
  */
@@ -22,7 +23,7 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError, type DsmrErrorCode } from "./errors.ts";
 import type { Segment } from "./segment.ts";
-import { hashOf, type Layout } from "./struct/layout.ts";
+import { excerptOf, hashOf, isExcerptOf, type Layout } from "./struct/layout.ts";
 import { TABLE_PATIENCE_MS } from "./wait.ts";
 
 /** The library's own segment, which listings leave out. */
@@ -34,8 +35,10 @@ export const LAYOUTS_SIZE = 65_536;
 const RECORDS = 8;
 /** Of a record, before its text: the hash (8 bytes), the text's bytes (4), 4 unused. */
 const RECORD_HEADER = 16;
-/** A longer description would take the room of many others. */
+/** A longer description would take the room of many others: of it, an excerpt is kept. */
 const TEXT_MAX = 8192;
+/** How much of it, in bytes: some sixty fields. */
+const EXCERPT_MAX = 2048;
 
 /**
  * Not kept or not found, and the caller goes on without: no room, somebody who is stopped in the
@@ -79,7 +82,7 @@ class Records {
       if (next > used) return undefined;
       if (this.#view.getBigUint64(at, true) === hash) {
         const text = this.#text(at + RECORD_HEADER, length);
-        if (hashOf(text) === hash) return text;
+        if (hashOf(text) === hash || isExcerptOf(hash, text)) return text;
       }
       at = next;
     }
@@ -112,13 +115,23 @@ function recordsOf(segment: Segment): Records | undefined {
   return segment.size >= RECORDS ? new Records(segment) : undefined;
 }
 
-function put(segment: Segment, { hash, description }: Layout): boolean {
+/** What is kept of it; undefined: nothing. */
+function textOf(layout: Layout): Uint8Array | undefined {
+  const encoder = new TextEncoder();
+  const text = encoder.encode(layout.description);
+  if (text.length <= TEXT_MAX) return text;
+  const excerpt = excerptOf(layout, EXCERPT_MAX);
+  return excerpt === undefined ? undefined : encoder.encode(excerpt);
+}
+
+function put(segment: Segment, layout: Layout): boolean {
+  const { hash } = layout;
   const records = recordsOf(segment);
   if (records === undefined) return false;
   // Mostly it is there. Without the lock.
   if (records.find(hash) !== undefined) return true;
-  const text = new TextEncoder().encode(description);
-  if (text.length > TEXT_MAX) return false;
+  const text = textOf(layout);
+  if (text === undefined) return false;
   const { lock } = segment;
   lock.acquireSync("exclusive", { timeout: TABLE_PATIENCE_MS });
   try {
@@ -159,7 +172,7 @@ export function rememberSync(backend: Backend, layout: Layout): boolean {
 }
 
 /**
- * The description that was kept under this hash, if any. Never waits, and makes nothing.
+ * The description that was kept under this hash, if any, or an excerpt of it. Never waits, and makes nothing.
  *
  * @throws {DsmrError} As {@linkcode remember}.
  */

@@ -49,6 +49,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "layout_mismatch_test.ts": [],
   "layouts_test.ts": [],
   "struct_test.ts": [],
+  "struct_gone_test.ts": [],
   "struct_segment_test.ts": [],
   "tables_damage_test.ts": [],
   "web_locks_test.ts": [],

@@ -54,6 +54,35 @@ test("another layout is LAYOUT_MISMATCH, in every form, and says which fields di
     assertEquals([...maker.segments()].map(({ backends }) => backends), [1]);
   }));
 
+test("of a layout with thousands of fields the first are told, and how many there are", () =>
+  inScene((scene) => {
+    const fields = Array.from({ length: 3000 }, (_, i): [string, typeof u32] => [`field${i}`, u32]);
+    const many = struct(Object.fromEntries(fields));
+    const less = struct(Object.fromEntries(fields.slice(0, 2999)));
+    const moved = struct({ extra: u64, ...Object.fromEntries(fields.slice(1)) });
+    const maker = scene.open();
+    maker.getNamedSegmentSync("s", moved.size, undefined, { layout: many });
+    const other = scene.open({ database: "other" });
+    const mismatch = (layout: typeof many | typeof moved, ...told: (string | number)[]) =>
+      assertFails(
+        () => other.getNamedSegmentSync("s", moved.size, undefined, { layout }),
+        "LAYOUT_MISMATCH",
+        ...told,
+      ).message;
+    const same = mismatch(less, "2999 fields here, 3000 there", "are known");
+    assert(!same.includes("only"), same);
+    const message = mismatch(
+      moved,
+      'field "field1" is u32 at 8 here, u32 at 4 there',
+      "more differ",
+      "3000 fields here, 3000 there",
+    );
+    assert(!message.includes("only here"), message);
+    // Who has the same is let in.
+    const options = { layout: many };
+    assertEquals(other.getNamedSegmentSync("s", moved.size, undefined, options).found, true);
+  }));
+
 test("a segment without a layout is not taken for one that has one", () =>
   inScene(async (scene) => {
     const registry = scene.open();

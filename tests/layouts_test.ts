@@ -145,6 +145,39 @@ test("when the store is full a description is not kept, and the others are still
     assertEquals(rememberSync(open(scene, "other"), long), false);
   }));
 
+test("of a description that is too long its first lines are kept, and only as they were", () =>
+  inScene((scene) => {
+    const backend = open(scene);
+    const fields = Array.from({ length: 1000 }, (_, i): [string, typeof u8] => [`größe${i}`, u8]);
+    const layout = struct(Object.fromEntries(fields));
+    assert(layout.description.length > 8192);
+    assertEquals(rememberSync(backend, layout), true);
+    const kept = recall(backend, layout.hash);
+    assert(kept !== undefined);
+    const lines = kept.split("\n");
+    assert(lines.length > 20 && kept.length < 2200, kept);
+    assert(layout.description.startsWith(`${lines.slice(0, -1).join("\n")}\n`));
+    assertMatch(
+      differences(layout.description, kept),
+      new RegExp(
+        `^there are 1000 fields here, 1000 there, of which ${lines.length - 2} are known$`,
+      ),
+    );
+    const { buffer } = backend.ownSegmentSync(LAYOUTS_NAME, LAYOUTS_SIZE);
+    const all = new Uint8Array(buffer);
+    const used = new Int32Array(buffer)[0] ?? 0;
+    for (let at = 8; at < 8 + used; at += 7) {
+      const good = all[at] ?? 0;
+      for (const value of [0, good ^ 1]) {
+        all[at] = value;
+        const found = recall(backend, layout.hash);
+        assert(found === undefined || found === kept, `byte ${at} is ${value}: ${found}`);
+      }
+      all[at] = good;
+    }
+    assertEquals(recall(backend, layout.hash), kept);
+  }));
+
 test("a registry without room for the segment: not kept, and no error", () =>
   inScene(async (scene) => {
     const options = { ...openOptions, maxSegments: 1 };

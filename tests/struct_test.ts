@@ -268,7 +268,12 @@ test("arrays of structs, atomics and texts are indexed, with bounds", () => {
   const view = layout.view(target);
   view.points.at(2).x = 1.5;
   assertEquals(new Float32Array(target.buffer)[4], 1.5);
-  assertStrictEquals(view.points.at(2), view.points.at(2));
+  // Of numbers and texts alone a view is made each time; all else is kept.
+  const [one, other] = [view.points.at(2), view.points.at(2)];
+  one.x = 2.5;
+  assertEquals(other.x, 2.5);
+  other.x = 1.5;
+  assertStrictEquals(view.counts.at(1), view.counts.at(1));
   assertEquals([...view.points].map(({ x }) => x), [0, 0, 1.5]);
   view.counts.at(1).add(3);
   assertEquals([...view.counts].map((cell) => cell.load()), [0, 3]);
@@ -291,6 +296,33 @@ test("arrays of structs, atomics and texts are indexed, with bounds", () => {
   far.points.at(69_999).x = 2;
   assertEquals(far.points.at(69_999).x, 2);
   assertThrows(() => far.points.at(70_000), RangeError);
+});
+
+test("beyond 2 GiB fields, and elements of arrays, are where they should be", () => {
+  // Nobody touches the pages between.
+  const buffer = new ArrayBuffer(2 ** 31 + 4096);
+  const data = new DataView(buffer);
+  const isLittle = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+  const layout = struct({ low: u32, pad: bytes(2 ** 31), high: u32, ratio: f64, label: text(4) });
+  const view = layout.view({ buffer });
+  Object.assign(view, { low: 1, high: 2, ratio: 0.5, label: "far" });
+  const { offsets } = layout;
+  assertEquals([view.low, view.high, view.ratio, view.label], [1, 2, 0.5, "far"]);
+  assertEquals(data.getUint32(offsets.low, isLittle), 1);
+  assertEquals(data.getUint32(offsets.high, isLittle), 2);
+  assertEquals(data.getFloat64(offsets.ratio, isLittle), 0.5);
+  assertEquals(data.getUint8(offsets.label), 0x66);
+  // One of views that have memory of their own, for it ends beyond.
+  const row = struct({ id: u32, big: i64, label: text(2 ** 30) });
+  const large = struct({ rows: array(row, 2) });
+  Object.assign(large.view({ buffer }).rows.at(1), { id: 3, big: -4n });
+  assertEquals(data.getUint32(row.size, isLittle), 3);
+  assertEquals(data.getBigInt64(row.size + row.offsets.big, isLittle), -4n);
+  // And the largest of those that share it.
+  const small = struct({ a: u32, b: f64 });
+  const many = struct({ rows: array(small, 2 ** 27 - 1) });
+  many.view({ buffer }).rows.at(2 ** 27 - 2).b = 2.5;
+  assertEquals(data.getFloat64(16 * (2 ** 27 - 2) + 8, isLittle), 2.5);
 });
 
 test("nested structs are views, and no property is added or replaced", () => {

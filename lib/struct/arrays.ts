@@ -10,41 +10,39 @@ import { readText, writeText } from "./text.ts";
 /** Longer arrays make the object for an element anew each time: kept, they would fill the heap. */
 const KEPT_MAX = 65_536;
 
+/** What is thrown for an index that there is not. */
+export function badIndex(index: number, count: number, name: string): Error {
+  return typeof index === "number"
+    ? new RangeError(
+      `Field "${name}" has elements 0 to ${count - 1}; there is no element ${index}.`,
+    )
+    : new TypeError(`An index of field "${name}" is ${describe(index)}.`);
+}
+
 function checkIndex(index: number, count: number, name: string): void {
   // Fails for what is no number, too.
   if (index >= 0 && index < count && Number.isInteger(index)) return;
-  if (typeof index !== "number") {
-    throw new TypeError(`An index of field "${name}" is ${describe(index)}.`);
-  }
-  throw new RangeError(
-    `Field "${name}" has elements 0 to ${count - 1}; there is no element ${index}.`,
-  );
+  throw badIndex(index, count, name);
 }
 
 /**
- * Elements that are objects: structs, locks, atomics, arrays. The object of an element is made when
- * it is first asked for, and kept, up to 65,536 elements; in longer arrays it is made each time,
- * and one that is used in a loop is best held by the program.
+ * Elements that are objects: structs, locks, atomics, arrays.
+ *
+ * Of structs that have only numbers, texts and locks, each call makes a view, which engines
+ * leave out again where nobody keeps it. All else is made when it is first asked for, and kept,
+ * up to 65,536 elements; in longer arrays it is made each time.
  */
-export class FieldArray<T> implements Iterable<T> {
-  readonly #name: string;
-  readonly #make: (index: number) => T;
-  /** Stays empty in a long one. */
-  readonly #kept: (T | undefined)[];
-
+export abstract class FieldArray<T> implements Iterable<T> {
   /** How many elements there are. */
-  readonly length: number;
+  declare readonly length: number;
 
   /**
    * Internal: made by a view, never by hand.
    *
    * @ignore
    */
-  constructor(name: string, length: number, make: (index: number) => T) {
-    this.#name = name;
-    this.#make = make;
+  constructor(length: number) {
     this.length = length;
-    this.#kept = new Array(length <= KEPT_MAX ? length : 0);
   }
 
   /**
@@ -53,7 +51,29 @@ export class FieldArray<T> implements Iterable<T> {
    * @throws {RangeError} there is no such element. What the element throws: a lock what
    * {@linkcode Segment.lockAt} does.
    */
-  at(index: number): T {
+  abstract at(index: number): T;
+
+  /** All elements, from the first on. */
+  *[Symbol.iterator](): Iterator<T> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+}
+
+/** Of elements that have objects of their own. */
+export class KeptArray<T> extends FieldArray<T> {
+  readonly #name: string;
+  readonly #make: (index: number) => T;
+  /** Stays empty in a long one. */
+  readonly #kept: (T | undefined)[];
+
+  constructor(name: string, length: number, make: (index: number) => T) {
+    super(length);
+    this.#name = name;
+    this.#make = make;
+    this.#kept = new Array(length <= KEPT_MAX ? length : 0);
+  }
+
+  override at(index: number): T {
     const kept = this.#kept[index];
     return kept === undefined ? this.#first(index) : kept;
   }
@@ -64,16 +84,11 @@ export class FieldArray<T> implements Iterable<T> {
     if (this.length <= KEPT_MAX) this.#kept[index] = element;
     return element;
   }
-
-  /** All elements, from the first on. */
-  *[Symbol.iterator](): Iterator<T> {
-    for (let i = 0; i < this.length; i++) yield this.at(i);
-  }
 }
 
 /** Texts of fixed size, one behind the other. */
 export class TextArray implements Iterable<string> {
-  readonly #view: DataView;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
   readonly #size: number;
   readonly #name: string;
 
@@ -85,8 +100,8 @@ export class TextArray implements Iterable<string> {
    *
    * @ignore
    */
-  constructor(view: DataView, size: number, length: number, name: string) {
-    this.#view = view;
+  constructor(bytes: Uint8Array<ArrayBuffer>, size: number, length: number, name: string) {
+    this.#bytes = bytes;
     this.#size = size;
     this.#name = name;
     this.length = length;
@@ -99,7 +114,7 @@ export class TextArray implements Iterable<string> {
    */
   at(index: number): string {
     checkIndex(index, this.length, this.#name);
-    return readText(this.#view, index * this.#size, this.#size);
+    return readText(this.#bytes, index * this.#size, this.#size);
   }
 
   /**
@@ -111,7 +126,7 @@ export class TextArray implements Iterable<string> {
   set(index: number, value: string): void {
     checkIndex(index, this.length, this.#name);
     const name = `${this.#name}[${index}]`;
-    writeText(this.#view, index * this.#size, this.#size, value, name);
+    writeText(this.#bytes, index * this.#size, this.#size, value, name);
   }
 
   /** All of them, from the first on. */

@@ -4,16 +4,9 @@
  * @module
  */
 
+import { type FieldArray, KeptArray } from "./arrays.ts";
+import type { Kind, Memory } from "./memory.ts";
 import type { Place } from "./place.ts";
-
-/** What a property of a view is made of. */
-export type Accessor<T> = { get(this: DataView): T; set?(this: DataView, value: T): void };
-
-/** The symbol under which a view with locks keeps where it is. */
-export const PLACE: unique symbol = Symbol("place");
-
-/** A view with locks, seen from inside. */
-export type Placed = { readonly [PLACE]: Place };
 
 /**
  * A kind of field: how large it is, and what it is read as. Comes from this package:
@@ -44,18 +37,46 @@ export abstract class Field<T> {
   }
 
   /**
-   * Internal: the property on the prototype of views; undefined: each view has an object.
+   * Internal: what a getter on the prototype of views does; without it each view has an object.
    *
    * @ignore
    */
-  abstract accessor(offset: number, name: string): Accessor<T> | undefined;
+  read?(memory: Memory, offset: number): T;
 
   /**
-   * Internal: the object, for fields without an accessor and for elements of arrays.
+   * Internal: what the setter does, where there is a getter.
+   *
+   * @ignore
+   */
+  write?(memory: Memory, offset: number, value: T, name: string): void;
+
+  /**
+   * Internal: of which kind the array is that getter and setter use, if any.
+   *
+   * @ignore
+   */
+  readonly kind: Kind | undefined = undefined;
+
+  /**
+   * Internal: the object, for fields without a getter and for elements of arrays.
    *
    * @ignore
    */
   abstract make(place: Place, name: string): T;
+
+  /**
+   * Internal: an array of so many, for those that are objects.
+   *
+   * @ignore
+   */
+  makeArray(place: Place, name: string, count: number): FieldArray<T> {
+    const { size } = this;
+    return new KeptArray(
+      name,
+      count,
+      (index) => this.make(place.at(index * size), `${name}[${index}]`),
+    );
+  }
 
   /**
    * Internal: its lines in a description.
@@ -93,9 +114,4 @@ export abstract class ValueField<T> extends Field<T> {
 export abstract class ObjectField<T> extends Field<T> {
   /** Always false. */
   override readonly isAssignable = false as const;
-
-  /** @ignore */
-  override accessor(_offset: number, _name: string): Accessor<T> | undefined {
-    return undefined;
-  }
 }

@@ -7,9 +7,10 @@
 import { DsmrError } from "../errors.ts";
 import { describe } from "../ffi/native.ts";
 import type { LWLock } from "../lwlock.ts";
-import { FieldArray, TextArray } from "./arrays.ts";
+import { type FieldArray, TextArray } from "./arrays.ts";
 import { AtomicBigint, AtomicNumber } from "./atomics.ts";
-import { type Accessor, Field, ObjectField, PLACE, type Placed, ValueField } from "./field.ts";
+import { Field, ObjectField, ValueField } from "./field.ts";
+import type { Kind, Memory } from "./memory.ts";
 import type { Place } from "./place.ts";
 import { ScalarField } from "./scalars.ts";
 import { readText, writeText } from "./text.ts";
@@ -67,12 +68,8 @@ class LockField extends ObjectField<LWLock> {
   }
 
   /** Not before it is asked for: in the init callback there is no lock yet. */
-  override accessor(offset: number): Accessor<LWLock> {
-    return {
-      get(): LWLock {
-        return (this as unknown as Placed)[PLACE].lock(offset);
-      },
-    };
+  override read({ place }: Memory, offset: number): LWLock {
+    return place.lock(offset);
   }
 
   override make(place: Place): LWLock {
@@ -105,20 +102,18 @@ function checkCount(what: string, count: number, size: number): void {
 }
 
 class TextField extends ValueField<string> {
+  override readonly kind: Kind = "u8";
+
   constructor(size: number) {
     super(`text(${size})`, size, 1);
   }
 
-  override accessor(offset: number, name: string): Accessor<string> {
-    const { size } = this;
-    return {
-      get(): string {
-        return readText(this, offset, size);
-      },
-      set(value: string): void {
-        writeText(this, offset, size, value, name);
-      },
-    };
+  override read(memory: Memory, offset: number): string {
+    return readText(memory.u8, offset, this.size);
+  }
+
+  override write(memory: Memory, offset: number, value: string, name: string): void {
+    writeText(memory.u8, offset, this.size, value, name);
   }
 
   override make(): string {
@@ -230,18 +225,13 @@ export function array(element: Field<unknown>, count: number): ObjectField<unkno
   }
   if (element instanceof TextField) {
     return new ArrayField(element, count, (place, name) => {
-      const all = new DataView(place.buffer, place.offset, count * size);
+      const all = new Uint8Array(place.buffer, place.offset, count * size);
       return new TextArray(all, size, count, name);
     });
   }
   return new ArrayField(
     element,
     count,
-    (place, name) =>
-      new FieldArray(
-        name,
-        count,
-        (index) => element.make(place.at(index * size), `${name}[${index}]`),
-      ),
+    (place, name) => element.makeArray(place, name, count),
   );
 }

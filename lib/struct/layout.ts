@@ -32,6 +32,41 @@ export function hashOf(description: string): bigint {
   return hash === 0n ? 1n : hash;
 }
 
+/** What an excerpt's last line is called; no field can have this name, either. */
+const EXCERPT = "(excerpt)";
+
+/** The last line: how much of it is there, and what tells that nothing of it was changed. */
+const EXCERPT_LINE = /^(.*)\n\(excerpt\): the first (\d+) of (\d+) fields, ([0-9a-f]+)$/s;
+
+const checksum = (hash: bigint, text: string): string => hashOf(`${hash}\n${text}`).toString(16);
+
+/**
+ * The first lines of a description that is too long, for {@linkcode differences}; undefined if not
+ * one field fits into so many bytes.
+ */
+export function excerptOf({ description, hash }: Layout, bytes_max: number): string | undefined {
+  const lines = description.split("\n");
+  const encoder = new TextEncoder();
+  let bytes = 0;
+  let count = 0;
+  for (const line of lines) {
+    bytes += encoder.encode(line).length + 1;
+    if (bytes > bytes_max) break;
+    count++;
+  }
+  if (count < 2) return undefined;
+  const text = lines.slice(0, count).join("\n");
+  return `${text}\n${EXCERPT}: the first ${count - 1} of ${lines.length - 1} fields, ${
+    checksum(hash, text)
+  }`;
+}
+
+/** Whether it is what {@linkcode excerptOf} gave for the layout of this hash. */
+export function isExcerptOf(hash: bigint, text: string): boolean {
+  const [, before, , , sum] = EXCERPT_LINE.exec(text) ?? [];
+  return before !== undefined && checksum(hash, before) === sum;
+}
+
 /** By name: what its line says. */
 function parse(description: string): Map<string, string> {
   const fields = new Map<string, string>();
@@ -57,12 +92,15 @@ export function differences(mine: string, theirs: string): string {
   }
   const here = parse(mine);
   const there = parse(theirs);
+  // Of an excerpt, what is not in it may be in the layout all the same.
+  const [, , known, total] = EXCERPT_LINE.exec(theirs) ?? [];
+  there.delete(EXCERPT);
   const told: string[] = [];
   let whole: string | undefined;
   for (const name of new Set([...here.keys(), ...there.keys()])) {
     const ours = here.get(name);
     const other = there.get(name);
-    if (ours === other) continue;
+    if (ours === other || (other === undefined && known !== undefined)) continue;
     const field = name.startsWith("(") ? "the whole" : `field ${JSON.stringify(name)}`;
     const said = ours === undefined
       ? `${field} is only there`
@@ -73,8 +111,13 @@ export function differences(mine: string, theirs: string): string {
     else told.push(said);
   }
   // Where fields differ, so does the sum of them, mostly.
-  if (told.length === 0) return whole ?? "";
+  if (told.length === 0 && whole !== undefined) told.push(whole);
   const more = told.length - TOLD_MAX;
   if (more > 0) told.splice(TOLD_MAX, more, `${more} more differ`);
+  if (known !== undefined) {
+    told.push(
+      `there are ${here.size - 1} fields here, ${total} there, of which ${known} are known`,
+    );
+  }
   return told.join("; ");
 }

@@ -8,11 +8,13 @@ import { DsmrError } from "../errors.ts";
 import { describe, messageOf } from "../ffi/native.ts";
 import { makeLock } from "../segment.ts";
 import { AtomicBigint, AtomicNumber } from "./atomics.ts";
-import { Field, ObjectField, PLACE, type ValueField } from "./field.ts";
+import type { FieldArray } from "./arrays.ts";
+import { Field, ObjectField, type ValueField } from "./field.ts";
 import { SIZE_MAX } from "./fields.ts";
 import { describeLayout, hashOf, type Layout } from "./layout.ts";
 import { type Place, placeIn, type ViewTarget } from "./place.ts";
 import { Tranche } from "../tranche.ts";
+import { type Property, Views } from "./views.ts";
 
 /** The fields of a struct, by name, in their order. */
 export type Fields = { readonly [name: string]: Field<unknown> };
@@ -71,8 +73,13 @@ function checkFields(fields: Fields): [string, Field<unknown>][] {
  * of another struct, or the element of an array.
  */
 export class Struct<F extends Fields> extends ObjectField<View<F>> implements Layout {
-  readonly #make: (place: Place, name: string) => View<F>;
+  /** Made for the first view: many layouts are only fields of others. */
+  #views: Views | undefined;
   readonly #entries: readonly [string, Field<unknown>][];
+  /** Those that have a getter. */
+  readonly #properties: readonly Property[];
+  /** The others: each view has objects for them. */
+  readonly #objects: readonly Property[];
 
   /** The fields, as they were given. */
   readonly fields: F;
@@ -111,9 +118,11 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     this.fields = Object.freeze({ ...fields });
     this.offsets = Object.freeze(offsets) as { readonly [N in keyof F]: number };
     this.#entries = entries;
+    const placed = entries.map(([name, field]): Property => [name, field, offsets[name] ?? 0]);
+    this.#properties = placed.filter(([, { read }]) => read !== undefined);
+    this.#objects = placed.filter(([, { read }]) => read === undefined);
     this.description = describeLayout(size, align, this.#lines("", 0));
     this.hash = hashOf(this.description);
-    this.#make = viewMaker<F>(entries, offsets, size, this.hasLocks);
   }
 
   #lines(prefix: string, offset: number): string[] {
@@ -139,17 +148,42 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     return this.#entries.some(([, field]) => field.hasLocks);
   }
 
+  get #maker(): Views {
+    const entries = this.#entries;
+    return this.#views ??= new Views(this.#properties, this.size, {
+      [INSPECT]: {
+        value(this: object): object {
+          return shown(this, entries);
+        },
+      },
+    });
+  }
+
   /** @ignore */
-  override make(place: Place, name: string): View<F> {
-    return this.#make(place, name);
+  override make(place: Place, path: string): View<F> {
+    const view = this.#maker.view(place);
+    for (const [name, field, offset] of this.#objects) {
+      const value = field.make(place.at(offset), path === "" ? name : `${path}.${name}`);
+      Object.defineProperty(view, name, { value, enumerable: true });
+    }
+    return view as View<F>;
+  }
+
+  /** @ignore */
+  override makeArray(place: Place, name: string, count: number): FieldArray<View<F>> {
+    const elements = this.#objects.length === 0
+      ? this.#maker.elements(place, name, count) as FieldArray<View<F>> | undefined
+      : undefined;
+    return elements ?? super.makeArray(place, name, count);
   }
 
   /**
    * A view: an object whose properties are the fields. Nothing is copied, and nothing kept: make
-   * it once and hold it, for making it costs a microsecond or so and using it nothing.
+   * it once and hold it, for making it costs a microsecond or so, the layout's first a tenth of a
+   * millisecond, and using it nothing.
    *
-   * After the segment's `detach()` its numbers and texts throw a `TypeError`, its locks
-   * `DETACHED`; its typed arrays are empty, as typed arrays are.
+   * After the segment's `detach()` its numbers and texts throw a `TypeError`, read and assigned, its
+   * locks `DETACHED`; its typed arrays are empty, as typed arrays are.
    *
    * @param target The segment; or a stretch of one, or of any buffer, such as a typed array.
    * @param byteOffset Where in it the struct begins. Default: 0.
@@ -157,7 +191,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
    * {@linkcode TypeError}: the target is none.
    */
   view(target: ViewTarget, byteOffset: number = 0): View<F> {
-    return this.#make(placeIn(target, byteOffset, this.size, this.align), "");
+    return this.make(placeIn(target, byteOffset, this.size, this.align), "");
   }
 
   /**
@@ -194,7 +228,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     const place = placeIn(target, byteOffset, this.size, this.align);
     const segment = place.segment("A lock");
     for (const offset of this.locks(place.offset)) makeLock(segment, offset, tranche);
-    return this.#make(place, "");
+    return this.make(place, "");
   }
 }
 
@@ -204,7 +238,7 @@ const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 function shown(view: object, entries: readonly [string, Field<unknown>][]): object {
   const read = (name: string, field: Field<unknown>): unknown => {
     // Looking must not fail: there may be no lock yet, or the segment may be gone.
-    if (field.accessor(0, name) !== undefined && !field.isAssignable) return field.type;
+    if (field.read !== undefined && !field.isAssignable) return field.type;
     try {
       const value: unknown = Reflect.get(view, name);
       return value instanceof AtomicNumber || value instanceof AtomicBigint ? value.load() : value;
@@ -213,48 +247,6 @@ function shown(view: object, entries: readonly [string, Field<unknown>][]): obje
     }
   };
   return Object.fromEntries(entries.map(([name, field]) => [name, read(name, field)]));
-}
-
-/**
- * Makes the function that makes views: numbers, texts and locks are accessors on their prototype,
- * everything else is made with the view, and fixed.
- */
-function viewMaker<F extends Fields>(
-  entries: readonly [string, Field<unknown>][],
-  offsets: Readonly<Record<string, number>>,
-  size: number,
-  hasLocks: boolean,
-): (place: Place, name: string) => View<F> {
-  // Nothing of DataView's own: a field may be named byteLength.
-  const prototype = {};
-  const objects: [string, Field<unknown>, number][] = [];
-  for (const [name, field] of entries) {
-    const offset = offsets[name] ?? 0;
-    const accessor = field.accessor(offset, name);
-    if (accessor === undefined) objects.push([name, field, offset]);
-    else Object.defineProperty(prototype, name, { ...accessor, enumerable: true });
-  }
-  Object.defineProperty(prototype, INSPECT, {
-    value(this: object): object {
-      return shown(this, entries);
-    },
-  });
-  const Instance = function (): void {};
-  Instance.prototype = prototype;
-  return (place, path) => {
-    const view: object = Reflect.construct(
-      DataView,
-      [place.buffer, place.offset, size],
-      Instance,
-    );
-    for (const [name, field, offset] of objects) {
-      const value = field.make(place.at(offset), path === "" ? name : `${path}.${name}`);
-      Object.defineProperty(view, name, { value, enumerable: true });
-    }
-    if (hasLocks) Object.defineProperty(view, PLACE, { value: place });
-    // A misspelt field is an error, not a property that nobody else sees.
-    return Object.preventExtensions(view) as View<F>;
-  };
 }
 
 /**

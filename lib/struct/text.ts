@@ -6,6 +6,7 @@
 
 import { DsmrError } from "../errors.ts";
 import { describe } from "../ffi/native.ts";
+import { gone } from "./memory.ts";
 
 // A byte order mark is text, too: what was written is read.
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -25,39 +26,25 @@ function isAscii(text: string): boolean {
   return true;
 }
 
-const { getUint8, setUint8 } = DataView.prototype;
-
-/** A getter of DataView: views of structs do not inherit it. */
-function getterOf<T>(name: "buffer" | "byteOffset"): (this: DataView) => T {
-  return Object.getOwnPropertyDescriptor(DataView.prototype, name)?.get as (this: DataView) => T;
-}
-const bufferOf = getterOf<ArrayBuffer>("buffer");
-const byteOffsetOf = getterOf<number>("byteOffset");
-
-/** So many bytes of what is a DataView inside. Throws if its buffer is detached. */
-function bytesOf(view: DataView, offset: number, size: number): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(bufferOf.call(view), byteOffsetOf.call(view) + offset, size);
-}
-
 /**
  * What stands there, up to the first NUL. What is no UTF-8 reads as U+FFFD.
  *
  * @throws {TypeError} the buffer is detached.
  */
-export function readText(view: DataView, offset: number, size: number): string {
+export function readText(bytes: Uint8Array, offset: number, size: number): string {
   let text = "";
   const short = Math.min(size, SHORT);
   let i = 0;
   for (; i < short; i++) {
-    const byte = getUint8.call(view, offset + i);
+    const byte = bytes[offset + i] ?? gone();
     if (byte === 0) return text;
     if (byte > 0x7f) break;
     text += String.fromCharCode(byte);
   }
   if (i === size) return text;
-  const bytes = bytesOf(view, offset, size);
-  const end = bytes.indexOf(0);
-  return decoder.decode(end < 0 ? bytes : bytes.subarray(0, end));
+  const own = bytes.subarray(offset, offset + size);
+  const end = own.indexOf(0);
+  return decoder.decode(end < 0 ? own : own.subarray(0, end));
 }
 
 /**
@@ -66,7 +53,7 @@ export function readText(view: DataView, offset: number, size: number): string {
  * @param name The field's, for errors.
  */
 export function writeText(
-  view: DataView,
+  bytes: Uint8Array,
   offset: number,
   size: number,
   text: string,
@@ -75,9 +62,11 @@ export function writeText(
   if (typeof text !== "string") {
     throw new TypeError(`Field "${name}" is a text; it cannot be ${describe(text)}.`);
   }
+  // From here on no code of others runs, which could detach it.
+  if (bytes[offset] === undefined) gone();
   if (size <= SHORT_TO_WRITE && text.length <= size && isAscii(text)) {
-    for (let i = 0; i < text.length; i++) setUint8.call(view, offset + i, text.charCodeAt(i));
-    for (let i = text.length; i < size; i++) setUint8.call(view, offset + i, 0);
+    for (let i = 0; i < text.length; i++) bytes[offset + i] = text.charCodeAt(i);
+    for (let i = text.length; i < size; i++) bytes[offset + i] = 0;
     return;
   }
   // Where reading would not give back what was written.
@@ -96,7 +85,6 @@ export function writeText(
       { actual: size, requested: encoded.length },
     );
   }
-  const bytes = bytesOf(view, offset, size);
-  bytes.set(encoded);
-  bytes.fill(0, encoded.length);
+  bytes.set(encoded, offset);
+  bytes.fill(0, offset + encoded.length, offset + size);
 }
