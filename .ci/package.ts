@@ -22,7 +22,7 @@ import {
 } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { bun, deno, root, withoutZigNoise, zig, zigEnv } from "./toolchain.ts";
+import { bun, deno, oldestVersions, root, withoutZigNoise, zig, zigEnv } from "./toolchain.ts";
 
 /** What the libraries call themselves when they come from the compiler: see build.zig. */
 const UNNAMED = "libdsmr-0123456789abcdef.so";
@@ -124,7 +124,7 @@ export function stage(folder: string): void {
     types,
     bin,
     files: CONTENTS,
-    engines: { bun: ">=1.4", deno: ">=2.9" },
+    engines: { bun: `>=${oldestVersions.bun}`, deno: `>=${oldestVersions.deno}` },
   });
 }
 

@@ -44,11 +44,12 @@ export abstract class Field<T> {
   }
 
   /**
-   * Internal: the property on the prototype of views; undefined: each view has an object.
+   * Internal: the property on the prototype of views; undefined: each view has an object. Not
+   * called accessor: older parsers of TypeScript take that for the keyword.
    *
    * @ignore
    */
-  abstract accessor(offset: number, name: string): Accessor<T> | undefined;
+  abstract accessorAt(offset: number, name: string): Accessor<T> | undefined;
 
   /**
    * Internal: the object, for fields without an accessor and for elements of arrays.
@@ -95,7 +96,7 @@ export abstract class ObjectField<T> extends Field<T> {
   override readonly isAssignable = false as const;
 
   /** @ignore */
-  override accessor(_offset: number, _name: string): Accessor<T> | undefined {
+  override accessorAt(_offset: number, _name: string): Accessor<T> | undefined {
     return undefined;
   }
 }

@@ -67,7 +67,7 @@ class LockField extends ObjectField<LWLock> {
   }
 
   /** Not before it is asked for: in the init callback there is no lock yet. */
-  override accessor(offset: number): Accessor<LWLock> {
+  override accessorAt(offset: number): Accessor<LWLock> {
     return {
       get(): LWLock {
         return (this as unknown as Placed)[PLACE].lock(offset);
@@ -109,7 +109,7 @@ class TextField extends ValueField<string> {
     super(`text(${size})`, size, 1);
   }
 
-  override accessor(offset: number, name: string): Accessor<string> {
+  override accessorAt(offset: number, name: string): Accessor<string> {
     const { size } = this;
     return {
       get(): string {

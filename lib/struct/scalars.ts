@@ -45,7 +45,7 @@ export class ScalarField<T, A> extends ValueField<T> {
   }
 
   /** @ignore */
-  override accessor(offset: number): Accessor<T> {
+  override accessorAt(offset: number): Accessor<T> {
     return this.#accessor(offset);
   }
 

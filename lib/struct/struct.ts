@@ -204,7 +204,7 @@ const INSPECT = Symbol.for("nodejs.util.inspect.custom");
 function shown(view: object, entries: readonly [string, Field<unknown>][]): object {
   const read = (name: string, field: Field<unknown>): unknown => {
     // Looking must not fail: there may be no lock yet, or the segment may be gone.
-    if (field.accessor(0, name) !== undefined && !field.isAssignable) return field.type;
+    if (field.accessorAt(0, name) !== undefined && !field.isAssignable) return field.type;
     try {
       const value: unknown = Reflect.get(view, name);
       return value instanceof AtomicNumber || value instanceof AtomicBigint ? value.load() : value;
@@ -230,7 +230,7 @@ function viewMaker<F extends Fields>(
   const objects: [string, Field<unknown>, number][] = [];
   for (const [name, field] of entries) {
     const offset = offsets[name] ?? 0;
-    const accessor = field.accessor(offset, name);
+    const accessor = field.accessorAt(offset, name);
     if (accessor === undefined) objects.push([name, field, offset]);
     else Object.defineProperty(prototype, name, { ...accessor, enumerable: true });
   }
