@@ -161,7 +161,7 @@ const OLDEST = [
   ...["registry", "segments", "init", "limits", "lock", "lock_errors", "numbers", "scopes"],
   ...["async_init", "async_locks", "async_mixed", "words", "signals", "changes", "web_locks"],
   ...["struct", "struct_segment", "addin", "addin_handle", "addin_tranches", "workers"],
-  ...["background_worker", "runtimes", "death", "permissions", "unpack", "package", "tool"],
+  ...["background_worker", "runtimes", "death", "permissions", "unpack", "package", "walk", "tool"],
 ].map((name) => `./tests/${name}_test.ts`);
 
 /** A suite in the oldest runtime of its kind; its children are the oldest ones, too. */

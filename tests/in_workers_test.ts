@@ -92,6 +92,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "tool_parts_test.ts": ELSEWHERE,
   "tool_test.ts": ELSEWHERE,
   "unpack_test.ts": "sets the umask, which is the process's",
+  "walk_test.ts": ELSEWHERE,
   "words_kill_test.ts": ELSEWHERE,
   "words_stop_test.ts": ELSEWHERE,
   "workers_test.ts": ELSEWHERE,
