@@ -88,6 +88,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "runtimes_test.ts": ELSEWHERE,
   "signals_kill_test.ts": ELSEWHERE,
   "storm_test.ts": ELSEWHERE,
+  "targets_test.ts": "reads libraries",
   "tool_gc_test.ts": ELSEWHERE,
   "tool_parts_test.ts": ELSEWHERE,
   "tool_test.ts": ELSEWHERE,
