@@ -17,6 +17,7 @@ const FILES: Readonly<Record<string, RegExp[]>> = {
   "segments_test.ts": [],
   "input_test.ts": [],
   "limits_test.ts": [],
+  "messages_test.ts": [],
   "init_test.ts": [],
   "lock_test.ts": [],
   "lock_errors_test.ts": [],
