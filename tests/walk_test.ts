@@ -250,7 +250,7 @@ if (runtime === "deno") {
     }
   });
 
-  test("deno: a single file is compiled, and works without the rest", () =>
+  test("in deno a single file is compiled, and works without the rest", () =>
     inScene((scene) => {
       for (const way of Object.keys(ways)) {
         const path = project(way);
@@ -273,7 +273,7 @@ if (runtime === "deno") {
       }
     }));
 } else {
-  test("bun: a single file is compiled, and works without the rest", () =>
+  test("in bun a single file is compiled, and works without the rest", () =>
     inScene((scene) => {
       for (const way of Object.keys(ways)) {
         const path = project(way);
@@ -282,7 +282,7 @@ if (runtime === "deno") {
       }
     }));
 
-  test("bun: tsc is content with a program and the package, however it was installed", () => {
+  test("in bun tsc is content with a program and the package, however it was installed", () => {
     for (const way of Object.keys(ways)) {
       const path = project(way);
       for (const name of ["bun-types", "@types", "undici-types"]) {
