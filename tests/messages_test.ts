@@ -297,11 +297,10 @@ const TERSE: readonly RegExp[] = [
   /^Cannot open registry .*: out of memory\.$/,
 ];
 
-/** The texts of a call's arguments, as one. */
-function textIn(source: string): string {
+/** The texts among a call's arguments. */
+function textsIn(source: string): string[] {
   return [...source.matchAll(/"((?:[^"\\\n]|\\.)*)"|`((?:[^`\\]|\\.)*)`|'([^'\n]*)'/g)]
-    .map(([, a, b, c]) => a ?? b ?? c ?? "").filter((text) => !/^(?:DSMR_E_)?[A-Z_]+$/.test(text))
-    .join("");
+    .map(([, a, b, c]) => a ?? b ?? c ?? "").filter((text) => !/^(?:DSMR_E_)?[A-Z_]+$/.test(text));
 }
 
 /** From behind an opening bracket to the one that closes it. */
@@ -315,14 +314,14 @@ function argumentsAt(source: string, begin: number): string {
   return source.slice(begin, at - 1);
 }
 
-function messagesOf(folder: string, ending: string, call: RegExp): [string, string][] {
+function messagesOf(folder: string, ending: string, call: RegExp): [string, string[]][] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(ending) && !name.startsWith("tests/"))
     .flatMap((name) => {
       const source = readFileSync(join(root, folder, name), "utf8");
-      return [...source.matchAll(call)].map(({ 0: { length }, index }): [string, string] => {
+      return [...source.matchAll(call)].map(({ 0: { length }, index }): [string, string[]] => {
         const line = source.slice(0, index).split("\n").length;
-        return [`${folder}/${name}:${line}`, textIn(argumentsAt(source, index + length))];
+        return [`${folder}/${name}:${line}`, textsIn(argumentsAt(source, index + length))];
       });
     });
 }
@@ -332,8 +331,54 @@ test("every message of the library says what to do next, or is known not to", ()
   const native = messagesOf("c", ".c", /\bFAIL(?:_NUMBERS)?\(/g);
   assert(ours.length > 90 && native.length > 50, `only ${ours.length} and ${native.length} found`);
   const silent = [...ours, ...native]
+    .map(([place, texts]) => [place, texts.join("")] as const)
     .filter(([, text]) => !NEXT_STEP.test(text) && !OTHERWISE.test(text))
     .filter(([, text]) => ![...PARTS, ...TERSE].some((known) => known.test(text)))
     .map(([place, text]) => `${place}: ${text}`);
   assertEquals(silent, []);
+});
+
+/** Messages of the runtimes, which are in none of our files. */
+const FOREIGN: readonly RegExp[] = [
+  /^Not implemented: net\.Socket/,
+  /^GET https:\/\/registry\.npmjs\.org/,
+  /^error sending request for url/,
+];
+
+/** The first sentence of a message, as a pattern: what is filled in may be anything. */
+function firstSentence(text: string): RegExp {
+  const parts = text.replaceAll('\\"', '"')
+    .split(/(\$\{(?:[^{}]|\{[^}]*\})*\}|%-?\d*(?:\.\*)?l*[usdxc]?)/);
+  let pattern = "";
+  for (const [i, part] of parts.entries()) {
+    if (i % 2 === 1) {
+      pattern += ".*";
+      // Some are sentences, with a full stop of their own.
+      if (/messageOf\(/.test(part) || /^ [A-Z]/.test(parts[i + 1] ?? "")) break;
+      continue;
+    }
+    const end = /[.?](?= |$)/.exec(part);
+    const words = end === null ? part : part.slice(0, end.index);
+    pattern += words.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+    if (end !== null) break;
+  }
+  return new RegExp(`^${pattern}`);
+}
+
+test("each message that the troubleshooting guide quotes is one that is printed", () => {
+  const guide = readFileSync(join(root, "docs", "troubleshooting.md"), "utf8");
+  const quoted = [...guide.matchAll(/^### `(.*)`$/gm)].map(([, text = ""]) => text);
+  assert(quoted.length >= 30, `only ${quoted.length} were found`);
+  const calls = /new (?:Dsmr)?Error\(|#finish\(|\bmismatch\(/g;
+  const patterns = [
+    ...messagesOf("lib", ".ts", calls),
+    ...messagesOf("c", ".c", /\bFAIL(?:_NUMBERS)?\(/g),
+    // Of two that a condition chooses from, each by itself.
+  ].flatMap(([, texts]) => [texts.join(""), ...texts]).map(firstSentence)
+    // One that is filled in as a whole would fit everything.
+    .filter(({ source }) => source.replaceAll(".*", "").length > 12);
+  const unknown = quoted.filter((message) =>
+    ![...patterns, ...FOREIGN].some((pattern) => pattern.test(message))
+  );
+  assertEquals(unknown, []);
 });
