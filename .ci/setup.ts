@@ -1,5 +1,5 @@
 /**
- * Installs the pinned npm packages and Zig. Does nothing, quickly, when they are there.
+ * Installs the pinned npm packages, Zig, and the oldest runtimes that are tested. Does nothing, quickly, when they are there.
  *
  * Tasks in deno.json start it by `env deno`. A bare `deno` there would be looked up in
  * node_modules/.bin, and deno task runs what it finds there as JavaScript, also a native program.
@@ -12,11 +12,12 @@
  */
 
 import process from "node:process";
-import { installNodeModules, SetupError, zig } from "./toolchain.ts";
+import { installNodeModules, oldestRuntimes, SetupError, zig } from "./toolchain.ts";
 
 try {
   installNodeModules();
   zig();
+  oldestRuntimes();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
   process.stderr.write(`setup: ${error.message}\n`);

@@ -38,6 +38,14 @@ export const zigVersion = pinnedZigVersion();
 
 const clangTidyVersion = "23.1.4";
 
+/**
+ * The oldest versions that the package works in; the gate's steps "oldest" show it. The package and
+ * docs/install.md name them. Deno before 2.7.12 makes no socket of a descriptor, by which the
+ * library wakes those who wait without blocking; Bun before 1.4 crashed where several Workers
+ * loaded a library at once.
+ */
+export const oldestVersions = { deno: "2.7.12", bun: "1.4.0" } as const;
+
 /** A setup step failed in a way that the user can mend. */
 export class SetupError extends Error {
   override name = "SetupError";
@@ -50,10 +58,14 @@ export function installNodeModules(): void {
   // Inside node_modules, because npm ci begins by removing that folder.
   const stamp = join(root, "node_modules", ".package-lock.sha256");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
-  // Install scripts must run: bun's and deno's put the programs in place.
-  const args = ["ci", "--no-audit", "--no-fund", "--ignore-scripts=false"];
-  run("npm", args, "Install Node.js with npm.");
+  npm(["ci"], root);
   writeFileSync(stamp, wanted);
+}
+
+function npm(args: string[], cwd: string): void {
+  // Install scripts must run: bun's and deno's put the programs in place.
+  const options = ["--no-audit", "--no-fund", "--ignore-scripts=false"];
+  run("npm", [...args, ...options], "Install Node.js with npm.", cwd);
 }
 
 let zigPath: string | undefined;
@@ -90,6 +102,20 @@ export function clangTidy(): string {
   return join(folder, "clang_tidy", "data", "bin", "clang-tidy");
 }
 
+/** The programs of {@linkcode oldestVersions}, which are installed if need be. */
+export function oldestRuntimes(): { readonly deno: string; readonly bun: string } {
+  const { deno, bun } = oldestVersions;
+  const folder = installTool(`deno-${deno}-bun-${bun}`, (partial) => {
+    mkdirSync(partial);
+    // Else npm takes it for a part of a project further up.
+    const manifest = { private: true, allowScripts: { deno: true, bun: true } };
+    writeFileSync(join(partial, "package.json"), JSON.stringify(manifest));
+    npm(["install", "--save-exact", `deno@${deno}`, `bun@${bun}`], partial);
+  });
+  const programs = join(folder, "node_modules", ".bin");
+  return { deno: join(programs, "deno"), bun: join(programs, "bun") };
+}
+
 function pinnedZigVersion(): string {
   const manifest = readFileSync(join(root, "build.zig.zon"), "utf8");
   const version = /\.minimum_zig_version = "([^"]+)"/.exec(manifest)?.[1];
@@ -104,17 +130,26 @@ function zigOnPath(): string | undefined {
 
 /** Installs one Python package into a folder of its own; returns the folder. */
 function installFromPyPI(name: string, version: string): string {
-  const folder = join(tools, `${name}-${version}`);
-  if (existsSync(folder)) return folder;
-
   const advice = "Install Python 3 with pip (Debian, Ubuntu: apt-get install python3-pip)" +
     (name === "ziglang" ? `, or put zig ${version} on PATH.` : ".");
+  return installTool(`${name}-${version}`, (partial) => {
+    const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"];
+    run("python3", [...pip, "--target", partial, `${name}==${version}`], advice);
+  });
+}
+
+/**
+ * Makes a folder of this name in .tools, unless it is there: `install` fills another, which then
+ * gets the name. Returns its path.
+ */
+function installTool(name: string, install: (partial: string) => void): string {
+  const folder = join(tools, name);
+  if (existsSync(folder)) return folder;
   const partial = join(tools, `.partial-${process.pid}`);
   mkdirSync(tools, { recursive: true });
   removeAbandonedInstalls();
   try {
-    const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"];
-    run("python3", [...pip, "--target", partial, `${name}==${version}`], advice);
+    install(partial);
     try {
       renameSync(partial, folder);
     } catch (error) {
@@ -147,10 +182,10 @@ function isAlive(pid: number): boolean {
 }
 
 /** Runs a command of an install. Its output goes to stderr: stdout belongs to the task. */
-function run(command: string, args: string[], advice: string): void {
+function run(command: string, args: string[], advice: string, cwd = root): void {
   process.stderr.write(`setup: ${[command, ...args].join(" ")}\n`);
   const result = spawnSync(command, args, {
-    cwd: root,
+    cwd,
     env: { ...process.env, PIP_ROOT_USER_ACTION: "ignore" },
     stdio: ["ignore", 2, 2],
   });

@@ -63,7 +63,7 @@ int32_t dsmr_lock_explain(uint32_t lock, int32_t status, int32_t timeout_ms, dsm
                   which);
     case DSMR_E_NOT_HELD:
       return FAIL(error, status,
-                  "%s is not held by this backend, or not in the mode that this needs.", which);
+                  "%s is not held by this backend, or in another mode. Acquire it.", which);
     case DSMR_E_TIMEOUT:
       return FAIL_NUMBERS(error, status, pid, (uint64_t)(timeout_ms < 0 ? 0 : timeout_ms),
                           "%s was not to be had within %d ms; %s has it, or waits for it longer. "

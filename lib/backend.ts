@@ -106,7 +106,8 @@ export class Backend {
       if (options.mode === "create") {
         throw new DsmrError(
           "EXISTS",
-          `Cannot create registry "${name}": it is there, in ${dir}, and open in this program.`,
+          `Cannot create registry "${name}": it is there, in ${dir}, and open in this program. ` +
+            'Open it without mode "create", or destroy it first.',
         );
       }
       known.#useCount++;
@@ -459,6 +460,7 @@ export class Backend {
 /** One request for a segment, as the library takes it. */
 class Beginning {
   readonly #registry: number;
+  readonly #name: string;
   readonly #encoded: Uint8Array<ArrayBuffer>;
   readonly #request: Record;
   readonly ticket: Record;
@@ -472,6 +474,7 @@ class Beginning {
   constructor(registry: number, name: string, options: SegmentOptions, isAsync = false) {
     const { number, record } = native();
     this.#registry = registry;
+    this.#name = name;
     this.#encoded = encodeName("segment", name);
     this.ticket = record("dsmr_segment_ticket");
     this.#request = record("dsmr_segment_request");
@@ -529,9 +532,10 @@ class Beginning {
     throw new DsmrError(
       code,
       code === "CLOSED"
-        ? `Cannot reserve space for a segment: its registry ${fateOf(this.#registry)}.`
-        : "Cannot reserve space for a segment: the process is out of memory, threads or file " +
-          "descriptors.",
+        ? `Cannot reserve space for segment "${this.#name}": its registry ` +
+          `${fateOf(this.#registry)}. Open it again.`
+        : `Cannot reserve space for segment "${this.#name}": the process is out of memory, ` +
+          "threads or file descriptors. Close some, or raise its limits (ulimit -a).",
     );
   }
 
@@ -545,7 +549,11 @@ class Beginning {
     this.#request.setU32("timeout_ms", encodeTimeout(timeout));
     const status = this.sleep();
     if (status < 0) return lastError(status);
-    return new DsmrError("TIMEOUT", `The segment was not to be had within ${timeout} ms.`);
+    return new DsmrError(
+      "TIMEOUT",
+      `Segment "${this.#name}" was not to be had within ${timeout} ms. Give it more time.`,
+      { requested: timeout },
+    );
   }
 }
 

@@ -104,7 +104,8 @@ export class Parking {
     if (row === undefined) {
       throw new DsmrError(
         "NO_SPACE",
-        `${ROWS} waits on words are pending in this registry, which is all it has room for.`,
+        `${ROWS} waits on words are pending in this registry, which is all it has room for. ` +
+          "Let some of them end first.",
         { actual: ROWS, requested: ROWS + 1 },
       );
     }

@@ -194,7 +194,10 @@ export function sizeOf(name: string, size: number | undefined, layout: Layout | 
 /** Refuses the names of the library's own segments. */
 export function checkOwnName(name: unknown): void {
   if (typeof name !== "string" || !isOwnName(name)) return;
-  throw new DsmrError("NAME_INVALID", "Names that begin with U+0001 are the library's own.");
+  throw new DsmrError(
+    "NAME_INVALID",
+    "Names that begin with U+0001 are the library's own. Choose another one.",
+  );
 }
 
 /** Asked for by its own callback. */

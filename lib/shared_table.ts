@@ -513,9 +513,9 @@ export class SharedTable {
       code,
       code === "CLOSED" || code === "DETACHED"
         ? `The registry ${fateOf(this.#backend.handle)} while there was something to wait for in ` +
-          `${titleOf(this.#segment.name)}.`
+          `${titleOf(this.#segment.name)}. Open it again.`
         : `There is no waiting for ${titleOf(this.#segment.name)}: the process is out of memory, ` +
-          "threads or watches.",
+          "threads or watches. Close what it does not need, or raise its limits (ulimit -a).",
     );
   }
 

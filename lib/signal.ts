@@ -347,7 +347,8 @@ export class Signal {
   #late(timeout: number | undefined): DsmrError {
     return new DsmrError(
       "TIMEOUT",
-      `Signal "${this.name}" was not notified within ${timeout} ms.`,
+      `Signal "${this.name}" was not notified within ${timeout} ms. Give it more time, or see ` +
+        "who is to notify it.",
       timeout === undefined ? {} : { requested: timeout },
     );
   }

@@ -126,7 +126,8 @@ function brokenDoorbell(cause: unknown): DsmrError {
   return new DsmrError(
     "UNSUPPORTED",
     "The socket by which waits are told has been closed by other code of this program. " +
-      "Nothing that waits can go on in it.",
+      "Nothing that waits can go on in it. Start it anew, and see what closes descriptors that " +
+      "it has not opened.",
     { cause },
   );
 }

@@ -115,7 +115,7 @@ export function checkArguments<Result>(args: readonly unknown[]): CheckedRequest
     throw new DsmrError(
       "NAME_TOO_LONG",
       `The name ${quote(`${name.slice(0, 40)}...`)} has ${name.length} UTF-16 code units; ` +
-        `${most} are the most.`,
+        `${most} are the most. Shorten it.`,
       { actual: most, requested: name.length },
     );
   }

@@ -57,7 +57,7 @@ export function full(): DsmrError {
   return new DsmrError(
     "NO_SPACE",
     `${REQUESTS_MAX} requests for locks are held or pending in this registry, which is all it ` +
-      "has room for.",
+      "has room for. Let some of them go first.",
     { actual: REQUESTS_MAX, requested: REQUESTS_MAX + 1 },
   );
 }

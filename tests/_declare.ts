@@ -5,6 +5,7 @@
  * @module
  */
 
+import process from "node:process";
 import { after as runnerAfter, test as runnerTest } from "node:test";
 
 type Body = () => void | Promise<void>;
@@ -31,8 +32,15 @@ export function test(name: string, body: Body): void {
 
 /** Declares what is done when all tests of the file have ended. */
 export function after(body: Body): void {
-  if (collected === undefined) runnerAfter(body);
-  else collected.endings.push(body);
+  if (collected !== undefined) return void collected.endings.push(body);
+  try {
+    runnerAfter(body);
+  } catch (error) {
+    // Deno before 2.8 has no after(); but it tells programs that they end, which runners later do
+    // not.
+    if (!/not implemented/i.test(String(error))) throw error;
+    process.on("exit", () => void body());
+  }
 }
 
 /** Collects what a suite declares while it is loaded; the runner gets none of it. */

@@ -25,8 +25,14 @@ export function otherThan(runtime: RuntimeName): RuntimeName {
 /** Not a measurement: a child that takes this long is stuck, however slow the machine. */
 const ANSWER_LIMIT_MS = 120_000;
 
+/** The gate's step "oldest" names others than the pinned ones. */
+const programs: Readonly<Record<RuntimeName, string>> = {
+  deno: process.env["DSMR_DENO"] ?? join(root, "node_modules", ".bin", "deno"),
+  bun: process.env["DSMR_BUN"] ?? join(root, "node_modules", ".bin", "bun"),
+};
+
 export function program(runtime: RuntimeName): string {
-  return join(root, "node_modules", ".bin", runtime);
+  return programs[runtime];
 }
 
 /** The command line that runs a script of this folder. */

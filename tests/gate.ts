@@ -21,6 +21,7 @@ import {
   bun,
   clangTidy,
   deno,
+  oldestRuntimes,
   root,
   tsc,
   withoutZigNoise,
@@ -153,6 +154,32 @@ const suites: Step[] = [
     ],
     count: countBun,
   },
+];
+
+/** What is run in the oldest runtimes, too: the package, and something of each part of it. */
+const OLDEST = [
+  ...["registry", "segments", "init", "limits", "lock", "lock_errors", "numbers", "scopes"],
+  ...["async_init", "async_locks", "async_mixed", "words", "signals", "changes", "web_locks"],
+  ...["struct", "struct_segment", "addin", "addin_handle", "addin_tranches", "workers"],
+  ...["background_worker", "runtimes", "death", "permissions", "unpack", "package", "walk", "tool"],
+].map((name) => `./tests/${name}_test.ts`);
+
+/** A suite in the oldest runtime of its kind; its children are the oldest ones, too. */
+function oldest(name: "deno" | "bun", command: (program: string) => string[]): Step {
+  return {
+    name: `oldest-${name}`,
+    command: () => {
+      const programs = oldestRuntimes();
+      const variables = [`DSMR_DENO=${programs.deno}`, `DSMR_BUN=${programs.bun}`];
+      return ["env", ...variables, ...command(programs[name]), ...OLDEST];
+    },
+    count: name === "deno" ? countDeno : countBun,
+  };
+}
+
+const oldestSuites: Step[] = [
+  oldest("deno", (program) => [program, "test", "-A", "--no-check", IMPORT_MAP]),
+  oldest("bun", (program) => [program, "test", "--timeout", "300000"]),
 ];
 
 /** By itself: it judges how processes grow. */
@@ -430,7 +457,9 @@ function chosen(steps: Step[]): Step[] {
 }
 
 function refuseUnknownOptions(): void {
-  const names = [build, ...checks, ...cSteps, ...suites, ...alone].map((step) => step.name);
+  const names = [build, ...checks, ...cSteps, ...suites, ...oldestSuites, ...alone].map((step) =>
+    step.name
+  );
   const unknown = [...options.keys()]
     .filter((name) => !["--only", "--filter", "--verbose"].includes(name))
     .concat((options.get("--only") ?? names.join()).split(",").filter((n) => !names.includes(n)));
@@ -453,7 +482,7 @@ const before = new Set(sharedFiles());
 // Everything else uses what this step builds, so it comes first.
 for (const step of chosen([build])) await runStep(step);
 
-for (const steps of [checks, cSteps, suites]) {
+for (const steps of [checks, cSteps, suites, oldestSuites]) {
   const queue = chosen(steps);
   const worker = async () => {
     for (let step = queue.shift(); step !== undefined; step = queue.shift()) await runStep(step);

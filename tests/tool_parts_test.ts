@@ -9,6 +9,7 @@ import { type Sample, Sampler } from "../tool/sample.ts";
 import { bytes, duration, json, printable, table } from "../tool/text.ts";
 import { picture, sorted } from "../tool/top_view.ts";
 import { VERSION } from "../tool/version.ts";
+import { cut, pad, width } from "../tool/width.ts";
 import { test } from "./_declare.ts";
 import { inScene, succeeded } from "./_scene.ts";
 import { root } from "./_spawn.ts";
@@ -49,6 +50,41 @@ test("texts: units, tables, and nothing that a terminal would obey", () => {
   assertEquals(printable(`a${ESCAPE}b\nc\ud800`), "a\\u{1b}b\\u{a}c\ufffd");
   assertEquals(JSON.parse(json(`\u009b\u202e${ESCAPE}é`)), `\u009b\u202e${ESCAPE}é`);
   assertEquals(table(["A", "N"], [["x", 1], ["long", 20]]), ["A      N", "x      1", "long  20"]);
+});
+
+test("tables stand straight, whatever language the names are in", () => {
+  const columns: [string, number][] = [
+    ["plain", 5],
+    ["日本語", 6],
+    ["한국어", 6],
+    ["ｆｕｌｌ", 8],
+    ["café", 4],
+    ["cafe\u0301", 4], // the accent is a character of its own
+    ["\u0301", 0],
+    ["Ω≈ç", 3],
+    ["🔒", 2],
+    ["❤\ufe0f", 2],
+    ["❤", 1],
+    ["👩\u200d👩\u200d👧", 2], // three, joined
+    ["🇪🇺", 2],
+    ["1\ufe0f\u20e3", 2],
+    ["\u{20000}", 2],
+    ["עברית", 5],
+  ];
+  for (const [text, count] of columns) assertEquals(width(text), count, JSON.stringify(text));
+  const lines = table(["NAME", "N"], columns.map(([text]) => [text, 7]));
+  for (const line of lines) assertEquals(width(line), 8 + 2 + 1, line);
+  assertEquals(["日本語", "日本語", "a🇪🇺b", "plain"].map((text, i) => cut(text, i + 2)), [
+    "日",
+    "日",
+    "a🇪🇺b",
+    "plain",
+  ]);
+  assertEquals([pad("日本", 6), pad("日本", 6, "start"), pad("日本", 3)], [
+    "日本  ",
+    "  日本",
+    "日本",
+  ]);
 });
 
 test("fields of a description from shared memory are checked before they are read", () => {

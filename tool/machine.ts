@@ -42,9 +42,17 @@ export function isAtLeast(release: string, major: number, minor: number): boolea
 
 /** What the kernel's version says; whether a filter forbids it, only the use shows. */
 export function checkKernel({ platform, release }: Host): Finding[] {
+  if (platform === "darwin") {
+    return [{
+      name: "system",
+      status: "warn",
+      found: "macOS: the library for it is built, and was never run; no package has it",
+      advice: "Use Linux, x86-64 or arm64; or build a checkout and run its tests",
+    }];
+  }
   if (platform !== "linux") {
-    const found = `${platform}: the library for it is built, and has been tried little`;
-    return [{ name: "system", status: "unknown", found, advice: null }];
+    const found = `${platform}: there is no library for it`;
+    return [{ name: "system", status: "fail", found, advice: "Use Linux, x86-64 or arm64" }];
   }
   const isOld = (major: number, minor: number): boolean => !isAtLeast(release, major, minor);
   return [

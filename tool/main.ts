@@ -5,7 +5,7 @@
  *
  * ```sh
  * deno run -A jsr:@dsmr/registry/tool ls
- * bunx dsmr ls
+ * bun node_modules/@dsmr/registry/tool/main.ts ls
  * ```
  *
  * @module

@@ -5,6 +5,7 @@
  */
 
 import type { Context } from "./command.ts";
+import { pad, width } from "./width.ts";
 
 // Control characters, line separators, marks that turn the direction, halves of surrogate pairs.
 // deno-lint-ignore no-control-regex
@@ -77,11 +78,10 @@ export function table(heads: readonly string[], rows: readonly (readonly Cell[])
     rows.length > 0 && rows.every((row) => typeof row[i] === "number")
   );
   const all = [heads, ...rows].map((row) => row.map((cell) => printable(String(cell))));
-  const widths = heads.map((_, i) => Math.max(...all.map((row) => (row[i] ?? "").length)));
+  const widths = heads.map((_, i) => Math.max(...all.map((row) => width(row[i] ?? ""))));
   return all.map((row) =>
     row.map((cell, i) => {
-      const width = widths[i] ?? 0;
-      return isNumeric[i] ? cell.padStart(width) : cell.padEnd(width);
+      return pad(cell, widths[i] ?? 0, isNumeric[i] ? "start" : "end");
     }).join("  ").trimEnd()
   );
 }

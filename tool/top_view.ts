@@ -8,6 +8,7 @@ import type { Context } from "./command.ts";
 import { lockName } from "./locks.ts";
 import type { BusyLock, Party, Sample, TrancheRate } from "./sample.ts";
 import { type Cell, duration, joined, many, paint, printable, since, table } from "./text.ts";
+import { cut as cutTo } from "./width.ts";
 
 /** What the tranches are sorted by, and the key for it. */
 export const orders = {
@@ -86,7 +87,7 @@ export function picture(
   order: Order,
   size: { columns: number; rows: number },
 ): string[] {
-  const cut = (line: string): string => line.slice(0, Math.max(1, size.columns));
+  const cut = (line: string): string => cutTo(line, Math.max(1, size.columns));
   const bold = (line: string): string => paint(context, "bold", cut(line));
   const [lockHead = "", ...locks] = table(
     ["LOCK", "HELD BY", "WAITED FOR BY"],

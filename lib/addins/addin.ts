@@ -234,7 +234,9 @@ export function checkName(what: string, name: unknown): asserts name is string {
   if (length > 63) {
     throw new DsmrError(
       "NAME_TOO_LONG",
-      `The ${what} name ${JSON.stringify(text.slice(0, 80))} has ${length} bytes; 63 are allowed.`,
+      `The ${what} name ${
+        JSON.stringify(text.slice(0, 80))
+      } has ${length} bytes; 63 are allowed. Shorten it.`,
       { actual: 63, requested: length },
     );
   }
@@ -242,7 +244,7 @@ export function checkName(what: string, name: unknown): asserts name is string {
   throw new DsmrError(
     "NAME_INVALID",
     `The ${what} name ${JSON.stringify(text)} is empty, has a NUL or a slash, or begins with ` +
-      "U+0001.",
+      "U+0001. Give it 1 to 63 bytes of UTF-8 without these.",
   );
 }
 

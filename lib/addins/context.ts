@@ -40,7 +40,7 @@ export class Requests {
       throw new DsmrError(
         "TRANCHES_FULL",
         `Add-in "${requests.addin}" requests tranche "${name}": ${REQUESTED_TRANCHES_MAX} have been ` +
-          "requested, which is all there is room for. One with many locks counts once.",
+          "requested, which is all there is room for. Request fewer: one with many locks counts once.",
         { actual: REQUESTED_TRANCHES_MAX, requested: REQUESTED_TRANCHES_MAX + 1 },
       );
     }

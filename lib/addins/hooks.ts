@@ -71,7 +71,8 @@ export class Addins {
       state === undefined
         ? `Registry "${this.#registry}" was opened without add-in "${addin.name}". Open it with ` +
           "{ addins: [...] }; it may be open already."
-        : `Add-in "${addin.name}" is still starting: its hooks have not ended.`,
+        : `Add-in "${addin.name}" is still starting: its hooks have not ended. Ask for it when ` +
+          "the registry has been opened.",
     );
   }
 
@@ -370,7 +371,8 @@ export class Addins {
     return new DsmrError(
       "TIMEOUT",
       `Another task of this program is still running ${what} for registry "${this.#registry}" after ` +
-        `${timeout} ms.`,
+        `${timeout} ms. Give it more time, or see what that task is doing.`,
+      { requested: timeout ?? 0 },
     );
   }
 
@@ -406,7 +408,8 @@ function checkCount(addins: readonly Addin[]): Requests {
   if (addins.length <= ADDINS_MAX) return new Requests();
   throw new DsmrError(
     "NO_SPACE",
-    `${addins.length} add-ins are given; the main area has room for ${ADDINS_MAX}.`,
+    `${addins.length} add-ins are given; the main area has room for ${ADDINS_MAX}. Open the ` +
+      "registry with fewer.",
     { actual: ADDINS_MAX, requested: addins.length },
   );
 }

@@ -74,7 +74,10 @@ function planOf(requests: readonly AddinRequests[]): Plan {
   );
   const addins = requests.map(({ addin, space }) => place(addin, space, 1));
   if (!Number.isSafeInteger(end)) {
-    throw new DsmrError("NO_SPACE", `The add-ins have requested ${end} bytes together.`);
+    throw new DsmrError(
+      "NO_SPACE",
+      `The add-ins have requested ${end} bytes together. Request fewer.`,
+    );
   }
   return { mainSize: end, addins, tranches };
 }

@@ -112,7 +112,7 @@ function open(): Native {
   if (runtime === undefined) {
     throw new DsmrError(
       "UNSUPPORTED",
-      "This runtime offers no foreign function interface we know.",
+      "This runtime offers no foreign function interface we know. Use Deno or Bun.",
     );
   }
   const calls = openLibrary(runtime);
@@ -212,7 +212,8 @@ export function encodeName(what: string, name: unknown): Uint8Array<ArrayBuffer>
   if (!name.isWellFormed()) {
     throw new DsmrError(
       "NAME_INVALID",
-      `The ${what} name ${quote(name)} has half a surrogate pair, which is no text.`,
+      `The ${what} name ${quote(name)} has half a surrogate pair, which is no text. ` +
+        "Choose another one, or call toWellFormed() on it.",
     );
   }
   return encoder.encode(name);

@@ -146,7 +146,10 @@ function unpacked(
 function cacheDirectory(runtime: Runtime, chosen: string, whyNotMemory: string): string {
   if (chosen !== "") {
     if (chosen.startsWith("/")) return chosen.replace(/\/+$/, "");
-    throw new DsmrError("NAME_INVALID", `DSMR_CACHE is "${chosen}", not an absolute path.`);
+    throw new DsmrError(
+      "NAME_INVALID",
+      `DSMR_CACHE is "${chosen}", not an absolute path. Give one that starts with a slash.`,
+    );
   }
   // A relative one is to be ignored, says the XDG Base Directory Specification.
   const cache = runtime.environment("XDG_CACHE_HOME") ?? "";

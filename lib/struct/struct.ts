@@ -49,7 +49,7 @@ function checkFields(fields: Fields): [string, Field<unknown>][] {
   }
   const entries = Object.entries(fields);
   if (entries.length === 0) {
-    throw new DsmrError("SIZE_INVALID", "The struct has no fields; it needs one at least.");
+    throw new DsmrError("SIZE_INVALID", "The struct has no fields. Give it one at least.");
   }
   for (const [name, field] of entries) {
     if (!NAME.test(name) || name === "__proto__") {
@@ -110,7 +110,7 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
     if (size > SIZE_MAX) {
       throw new DsmrError(
         "SIZE_INVALID",
-        `The struct has ${size} bytes; ${SIZE_MAX} is the most.`,
+        `The struct has ${size} bytes; ${SIZE_MAX} is the most. Make it smaller.`,
         { actual: SIZE_MAX, requested: size },
       );
     }

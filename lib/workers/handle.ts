@@ -246,7 +246,9 @@ export class BackgroundWorker {
     return new DsmrError(
       "TIMEOUT",
       `Worker "${this.name}" did not ${what} within ${timeout} ms.` +
-        (isSupervised ? "" : " Nobody supervises: open the registry with supervise: true."),
+        (isSupervised
+          ? " Give it more time, or see what it prints."
+          : " Nobody supervises: open the registry with supervise: true."),
       { requested: timeout },
     );
   }

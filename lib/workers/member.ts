@@ -15,7 +15,11 @@ import type { Worker } from "node:worker_threads";
 import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
 import type { ProcessEnd } from "./ends.ts";
 import type { Attempt } from "./lifecycle.ts";
+// Started below by their URLs. npm.jsr.io makes JavaScript of what is imported, if only as types;
+// without these two lines workers would have each module twice there, as both languages.
+import type {} from "./main.ts";
 import type { StoredSpec } from "./spec.ts";
+import type {} from "./thread.ts";
 
 /** What a worker's process or thread is told: where its row is. */
 export interface Orders extends Attempt {

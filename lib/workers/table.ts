@@ -424,8 +424,9 @@ export class WorkerTable {
     throw new DsmrError(
       code,
       code === "CLOSED" || code === "DETACHED"
-        ? "The registry was closed or destroyed while its workers were waited for."
-        : "The process is out of memory or threads: its workers cannot be waited for.",
+        ? "The registry was closed or destroyed while its workers were waited for. Open it again."
+        : "The workers cannot be waited for: the process is out of memory or threads. Close what it " +
+          "does not need, or raise its limits (ulimit -a).",
     );
   }
 }
