@@ -1,5 +1,5 @@
 /**
- * The package as npm.jsr.io serves it to who installs it by `bunx jsr add` or `bun add
+ * The package as JSR serves it for npm to who installs it by `bunx jsr add` or `bun add
  * npm:@jsr/dsmr__registry`: made here from the folder that .ci/package.ts puts together, as that
  * registry makes it, so that tests can install what its users get.
  *
@@ -90,7 +90,6 @@ export function stageNpmForm(packageFolder: string, folder: string): void {
   const own = {
     name: `@jsr/${scope}__${name}`,
     version: manifest.version,
-    homepage: `https://jsr.io/${manifest.name}`,
     type: "module",
     dependencies: {},
     exports,

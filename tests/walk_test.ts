@@ -2,7 +2,7 @@
  * docs/install.md as a new user walks through it: from an empty folder, in this suite's runtime,
  * with the commands and programs that stand there, word for word. Only where the package comes from
  * is another place: nothing is downloaded, so the registries' part is played by what they would be
- * sent, and by what npm.jsr.io would make of it.
+ * sent, and by what JSR would make of it for npm.
  */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
@@ -145,7 +145,7 @@ const ways: { readonly [name: string]: (project: string) => void } = runtime ===
       assertEquals(path.split("/").at(-1), tgz.split("/").at(-1));
       well(line.replace(path, tgz), project, environment());
     },
-    "as npm.jsr.io makes it": (project) => {
+    "as JSR makes it for npm": (project) => {
       const form = join(folder, "npm-form");
       stageNpmForm(packageFolder, form);
       // `bunx jsr add @dsmr/registry` ends in this line, with the address of that registry.
@@ -291,7 +291,7 @@ if (runtime === "deno") {
       const [text = ""] = blocks("Type checking", "json");
       const { compilerOptions } = JSON.parse(text);
       // JavaScript needs no leave to name TypeScript.
-      if (way === "as npm.jsr.io makes it") delete compilerOptions.allowImportingTsExtensions;
+      if (way === "as JSR makes it for npm") delete compilerOptions.allowImportingTsExtensions;
       const check = (file: string): Ran => {
         const config = JSON.stringify({ compilerOptions, include: [file] });
         writeFileSync(join(path, "tsconfig.json"), config);

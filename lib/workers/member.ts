@@ -15,7 +15,7 @@ import type { Worker } from "node:worker_threads";
 import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
 import type { ProcessEnd } from "./ends.ts";
 import type { Attempt } from "./lifecycle.ts";
-// Started below by their URLs. npm.jsr.io makes JavaScript of what is imported, if only as types;
+// Started below by their URLs. For npm, JSR makes JavaScript of what is imported, if only as types:
 // without these two lines workers would have each module twice there, as both languages.
 import type {} from "./main.ts";
 import type { StoredSpec } from "./spec.ts";
