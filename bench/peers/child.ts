@@ -1,0 +1,101 @@
+/**
+ * What other people's libraries take for the same work, in one runtime. in_deno.ts and in_bun.ts
+ * add what only their runtime has. Each line of input is answered with a round; the first line of
+ * output says what is absent, as JSON.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { Registry } from "../../lib/mod.ts";
+import { type Subject, turn } from "../harness.ts";
+import { Absent } from "./library.ts";
+import { openLmdb } from "./lmdb.ts";
+import { properLockfile } from "./proper_lockfile.ts";
+import { openRedis, redisLock } from "./redis.ts";
+import { openDsmr, type Store } from "./store.ts";
+
+/** Where the run's folder is, where the packages are, and whether there is a Redis server. */
+const [dir = "", folder = "", redis = ""] = process.argv.slice(2);
+
+/** The folder of the run. */
+export const runDir: string = dir;
+
+const subjects: Subject[] = [];
+const absent: string[] = [];
+const endings: (() => void)[] = [];
+
+/** Does `once` over and over; if it is asynchronous, one after the other. */
+export async function add(name: string, count: number, once: () => unknown): Promise<void> {
+  const first = once();
+  const isAsync = first instanceof Promise;
+  if (isAsync) await first;
+  const run = isAsync
+    ? async (count: number) => {
+      for (let i = 0; i < count; i++) await once();
+    }
+    : (count: number) => {
+      for (let i = 0; i < count; i++) once();
+    };
+  subjects.push({ name, count, run });
+}
+
+/** Adds a store's subjects. */
+export async function addStore(name: string, count: number, store: Store): Promise<void> {
+  await add(`update:${name}`, count, () => store.increment());
+  await add(`read:${name}`, count, () => store.read());
+  endings.push(() => store.end());
+}
+
+/** Tries to open something; what is absent is noted. */
+async function tryTo(action: () => void | Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    if (!(error instanceof Absent)) throw error;
+    absent.push(error.message);
+  }
+}
+
+/** Deno's own, within one process. */
+interface LockManager {
+  request(name: string, callback: () => void): Promise<void>;
+}
+
+/** Answers until the input ends. */
+export async function answer(): Promise<void> {
+  const registry = Registry.openSync("lock", { dir });
+  const { lock } = registry.getNamedSegmentSync(`data-${process.pid}`, 4096);
+  await add("lock:dsmr", 5000, () => {
+    lock.acquireSync();
+    lock.release();
+  });
+  await add("lock:dsmr-async", 2000, async () => {
+    await lock.acquire();
+    lock.release();
+  });
+  await add("lock:dsmr-request", 300, () => registry.locks.request("name", () => {}));
+  const { locks } = navigator as { locks?: LockManager };
+  if (locks === undefined) absent.push("navigator.locks: this runtime has none");
+  else await add("lock:navigator", 300, () => locks.request("name", () => {}));
+  await addStore("dsmr", 5000, openDsmr(dir));
+  await tryTo(() => addStore("lmdb", 300, openLmdb(dir, folder)));
+  await tryTo(() => add("lock:lockfile", 10, properLockfile(dir, folder)));
+  if (redis !== "") {
+    await tryTo(async () => {
+      await addStore("redis", 50, await openRedis(dir, folder));
+      const { pair, end } = await redisLock(dir, folder);
+      endings.push(end);
+      await add("lock:redis", 25, pair);
+    });
+  }
+
+  process.stdout.write(`${JSON.stringify(absent)}\n`);
+  for await (const _ of createInterface({ input: process.stdin })) {
+    process.stdout.write(`${await turn(subjects)}\n`);
+  }
+  for (const end of endings) end();
+  registry.close();
+  process.exit();
+}

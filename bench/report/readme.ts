@@ -1,0 +1,46 @@
+/**
+ * The README's chart and table, between two marks.
+ *
+ * @module
+ */
+
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { dirname, relative } from "node:path";
+import { reasons, targetTable } from "./markdown.ts";
+import type { Report } from "./report.ts";
+
+export const BEGIN = "<!-- bench:begin -->";
+export const END = "<!-- bench:end -->";
+
+/** The chart that the README shows. */
+const CHART = "latest-locks.svg";
+
+/** What goes between the marks; `results` is the folder of the results, from the README's. */
+export function readmeBlock(report: Report, results: string): string {
+  return [
+    `![Locks next to those of glibc and others](${results}/${CHART})`,
+    "",
+    targetTable(report.targets),
+    "",
+    ...reasons(report.targets).flatMap((line) => [line, ""]),
+    `Measured by \`${report.command}\` on ${report.machine[0] ?? ""}; all tables and charts: ` +
+    `[${results}/latest.md](${results}/latest.md).`,
+  ].join("\n");
+}
+
+/**
+ * Rewrites what is between the marks in a README; returns why not, if it cannot. The rest of the
+ * file stays as it is, to the byte.
+ */
+export function rewriteReadme(path: string, report: Report, folder: string): string | undefined {
+  if (!existsSync(path)) return `there is no ${path}`;
+  const text = readFileSync(path, "utf8");
+  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+  if (begin < 0 || end < begin) return `${path} has no ${BEGIN} followed by ${END}`;
+  const results = relative(dirname(path), folder).replaceAll("\\", "/");
+  const block = readmeBlock(report, results);
+  const before = text.slice(0, begin + BEGIN.length);
+  writeFileSync(`${path}.new`, `${before}\n\n${block}\n\n${text.slice(end)}`);
+  renameSync(`${path}.new`, path);
+  return undefined;
+}
