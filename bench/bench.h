@@ -39,6 +39,7 @@ struct subject {
   const char *name;
   void (*run)(long count);
   long count;
+  void (*after)(void); /* undoes it, outside of what is timed; or NULL */
 };
 
 #define SUBJECT(name, ...)                                           \
@@ -59,6 +60,7 @@ static inline void answer_with_rounds(const struct subject *subjects, size_t sub
       double started = now_ns();
       subjects[i].run(subjects[i].count);
       printf("%s %.3f ", subjects[i].name, (now_ns() - started) / (double)subjects[i].count);
+      if (subjects[i].after != NULL) subjects[i].after();
     }
     printf("\n");
     fflush(stdout);

@@ -15,6 +15,8 @@ export interface Subject {
   name: string;
   count: number;
   run: (count: number) => void | Promise<void>;
+  /** Undoes it, outside of what is timed. */
+  after?: () => void;
 }
 
 /** Whatever answers a line with a line: a child process, or a test's stand-in. */
@@ -157,12 +159,13 @@ export async function turn(
   clock: Clock = () => performance.now(),
 ): Promise<string> {
   const answer: string[] = [];
-  for (const { name, count, run } of subjects) {
+  for (const { name, count, run, after } of subjects) {
     const started = clock();
     // Not an await where there is nothing to wait for: that would be a turn of the loop.
     const running = run(count);
     if (running !== undefined) await running;
     answer.push(`${name} ${((clock() - started) * 1e6 / count).toFixed(3)}`);
+    after?.();
   }
   return answer.join(" ");
 }

@@ -55,7 +55,7 @@ export const targets = {
     limitText: "at most 1.10x",
   },
   attach: {
-    what: "first attach (and detach): to open + fstat + mmap + close + munmap in C",
+    what: "first attach: to open + fstat + mmap + close in C",
     limit: 1.5,
     limitText: "at most 1.50x",
   },

@@ -26,25 +26,16 @@ const subjects: Subject[] = [];
 const absent: string[] = [];
 const endings: (() => void)[] = [];
 
-/** Does `once` over and over; if it is asynchronous, one after the other. */
-export async function add(name: string, count: number, once: () => unknown): Promise<void> {
-  const first = once();
-  const isAsync = first instanceof Promise;
-  if (isAsync) await first;
-  const run = isAsync
-    ? async (count: number) => {
-      for (let i = 0; i < count; i++) await once();
-    }
-    : (count: number) => {
-      for (let i = 0; i < count; i++) once();
-    };
+/** Adds a subject, and does it once: what cannot be done should fail before anything is timed. */
+export async function add(name: string, count: number, run: Subject["run"]): Promise<void> {
+  await run(1);
   subjects.push({ name, count, run });
 }
 
 /** Adds a store's subjects. */
 export async function addStore(name: string, count: number, store: Store): Promise<void> {
-  await add(`update:${name}`, count, () => store.increment());
-  await add(`read:${name}`, count, () => store.read());
+  await add(`update:${name}`, count, (count) => store.increment(count));
+  await add(`read:${name}`, count, (count) => store.read(count));
   endings.push(() => store.end());
 }
 
@@ -67,27 +58,44 @@ interface LockManager {
 export async function answer(): Promise<void> {
   const registry = Registry.openSync("lock", { dir });
   const { lock } = registry.getNamedSegmentSync(`data-${process.pid}`, 4096);
-  await add("lock:dsmr", 5000, () => {
-    lock.acquireSync();
-    lock.release();
+  await add("lock:dsmr", 5000, (count) => {
+    for (let i = 0; i < count; i++) {
+      lock.acquireSync();
+      lock.release();
+    }
   });
-  await add("lock:dsmr-async", 2000, async () => {
-    await lock.acquire();
-    lock.release();
+  await add("lock:dsmr-async", 2000, async (count) => {
+    for (let i = 0; i < count; i++) {
+      await lock.acquire();
+      lock.release();
+    }
   });
-  await add("lock:dsmr-request", 300, () => registry.locks.request("name", () => {}));
+  await add("lock:dsmr-request", 300, async (count) => {
+    for (let i = 0; i < count; i++) await registry.locks.request("name", () => {});
+  });
   const { locks } = navigator as { locks?: LockManager };
   if (locks === undefined) absent.push("navigator.locks: this runtime has none");
-  else await add("lock:navigator", 300, () => locks.request("name", () => {}));
+  else {
+    await add("lock:navigator", 300, async (count) => {
+      for (let i = 0; i < count; i++) await locks.request("name", () => {});
+    });
+  }
   await addStore("dsmr", 5000, openDsmr(dir));
   await tryTo(() => addStore("lmdb", 300, openLmdb(dir, folder)));
-  await tryTo(() => add("lock:lockfile", 10, properLockfile(dir, folder)));
+  await tryTo(async () => {
+    const pair = properLockfile(dir, folder);
+    await add("lock:lockfile", 10, async (count) => {
+      for (let i = 0; i < count; i++) await pair();
+    });
+  });
   if (redis !== "") {
     await tryTo(async () => {
       await addStore("redis", 50, await openRedis(dir, folder));
       const { pair, end } = await redisLock(dir, folder);
       endings.push(end);
-      await add("lock:redis", 25, pair);
+      await add("lock:redis", 25, async (count) => {
+        for (let i = 0; i < count; i++) await pair();
+      });
     });
   }
 

@@ -7,7 +7,7 @@
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import { addStore, answer, runDir } from "./child.ts";
-import { RECORD_BYTES } from "./store.ts";
+import { check, RECORD_BYTES } from "./store.ts";
 
 const database = new Database(join(runDir, "sqlite"), { create: true, strict: true });
 database.run("PRAGMA journal_mode = WAL");
@@ -18,11 +18,11 @@ const increment = database.query("UPDATE kept SET counter = counter + 1 WHERE id
 const select = database.query<{ record: Uint8Array }, []>("SELECT record FROM kept WHERE id = 1");
 const update = database.query("UPDATE kept SET record = ? WHERE id = 1");
 await addStore("sqlite", 200, {
-  increment: () => void increment.run(),
-  read: () => {
-    const row = select.get();
-    if (row === null) throw new Error("SQLite has lost the record");
-    return row.record;
+  increment: (count) => {
+    for (let i = 0; i < count; i++) increment.run();
+  },
+  read: (count) => {
+    for (let i = 0; i < count; i++) check(select.get()?.record);
   },
   write: (record) => void update.run(record),
   end: () => database.close(),

@@ -12,12 +12,16 @@ const [one, other] = ["sync", "async"].map((name) =>
   Deno.openSync(join(runDir, `file-${name}`), options)
 );
 if (one === undefined || other === undefined) throw new Error("no files");
-await add("lock:file-sync", 1000, () => {
-  one.lockSync(true);
-  one.unlockSync();
+await add("lock:file-sync", 1000, (count) => {
+  for (let i = 0; i < count; i++) {
+    one.lockSync(true);
+    one.unlockSync();
+  }
 });
-await add("lock:file", 100, async () => {
-  await other.lock(true);
-  await other.unlock();
+await add("lock:file", 100, async (count) => {
+  for (let i = 0; i < count; i++) {
+    await other.lock(true);
+    await other.unlock();
+  }
 });
 await answer();

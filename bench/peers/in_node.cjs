@@ -29,15 +29,22 @@ const counter = new BigUint64Array(bytes.buffer, bytes.byteOffset, 1);
 const record = bytes.subarray(64, 64 + RECORD_BYTES);
 
 const subjects = [
-  ["update:shm", 20000, () => Atomics.add(counter, 0, 1n)],
-  ["read:shm", 20000, () => record.slice()],
+  ["update:shm", 20000, (count) => {
+    for (let i = 0; i < count; i++) Atomics.add(counter, 0, 1n);
+  }],
+  ["read:shm", 20000, (count) => {
+    for (let i = 0; i < count; i++) {
+      const copy = record.slice();
+      if (copy[0] !== copy[RECORD_BYTES - 1]) throw new Error("The record is of two moments.");
+    }
+  }],
 ];
 
 console.log("[]");
 createInterface({ input: process.stdin }).on("line", () => {
-  const answer = subjects.map(([name, count, once]) => {
+  const answer = subjects.map(([name, count, run]) => {
     const started = performance.now();
-    for (let i = 0; i < count; i++) once();
+    run(count);
     return `${name} ${((performance.now() - started) * 1e6 / count).toFixed(3)}`;
   });
   console.log(answer.join(" "));

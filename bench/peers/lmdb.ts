@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import { load } from "./library.ts";
-import { RECORD_BYTES, type Store } from "./store.ts";
+import { check, RECORD_BYTES, type Store } from "./store.ts";
 
 interface Database {
   get(key: string): Uint8Array | undefined;
@@ -28,19 +28,20 @@ export function openLmdb(dir: string, folder: string): Store {
     database.putSync("record", new Uint8Array(RECORD_BYTES));
   }
   return {
-    increment: () =>
-      database.transactionSync(() => {
-        const value = new Uint8Array(8);
-        const before = database.get("counter");
-        if (before !== undefined) value.set(before);
-        const view = new DataView(value.buffer);
-        view.setBigUint64(0, view.getBigUint64(0) + 1n);
-        database.putSync("counter", value);
-      }),
-    read: () => {
-      const record = database.get("record");
-      if (record === undefined) throw new Error("lmdb has lost the record");
-      return record;
+    increment: (count) => {
+      for (let i = 0; i < count; i++) {
+        database.transactionSync(() => {
+          const value = new Uint8Array(8);
+          const before = database.get("counter");
+          if (before !== undefined) value.set(before);
+          const view = new DataView(value.buffer);
+          view.setBigUint64(0, view.getBigUint64(0) + 1n);
+          database.putSync("counter", value);
+        });
+      }
+    },
+    read: (count) => {
+      for (let i = 0; i < count; i++) check(database.get("record"));
     },
     write: (record) => database.putSync("record", record),
     end: () => void database.close(),

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { installed } from "../../.ci/system_packages.ts";
 import { Partner } from "../partner.ts";
 import { load } from "./library.ts";
-import { RECORD_BYTES, type Store } from "./store.ts";
+import { check, RECORD_BYTES, type Store } from "./store.ts";
 
 const socketIn = (dir: string): string => join(dir, "redis.socket");
 
@@ -59,11 +59,11 @@ export async function openRedis(dir: string, folder: string): Promise<Store> {
   const client = await open(dir, folder);
   await client.set("record", Buffer.alloc(RECORD_BYTES), "NX");
   return {
-    increment: async () => void await client.incr("counter"),
-    read: async () => {
-      const record = await client.getBuffer("record");
-      if (record === null) throw new Error("Redis has lost the record");
-      return record;
+    increment: async (count) => {
+      for (let i = 0; i < count; i++) await client.incr("counter");
+    },
+    read: async (count) => {
+      for (let i = 0; i < count; i++) check(await client.getBuffer("record"));
     },
     write: async (record) => void await client.set("record", Buffer.from(record)),
     end: () => client.disconnect(),

@@ -139,7 +139,14 @@ export function drawChart(chart: Chart, machine: string): string {
   for (const tick of ticks) {
     const at = share(tick).toFixed(1);
     out.push(`<line x1="${at}" y1="${top}" x2="${at}" y2="${bottom}" stroke="${GRID}"/>`);
-    text(share(tick), bottom + 16, short(tick), ' text-anchor="middle"', 11, FAINT);
+    text(
+      share(tick),
+      bottom + 16,
+      tick.toLocaleString("en", { maximumSignificantDigits: 3 }),
+      ' text-anchor="middle"',
+      11,
+      FAINT,
+    );
   }
   let y = top;
   for (const { heading, bars } of chart.groups) {

@@ -87,7 +87,9 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
     fairness.add(`${name} ${writes} ${processes}`, Math.min(...counts) * processes / all);
   };
   // Once for the compilers.
-  for (const runtime of runtimes) await subjects.get(runtime)?.(Math.max(...counts), 10);
+  for (const runtime of runtimes) {
+    for (const writes of [50, 100, 0]) await subjects.get(runtime)?.(Math.max(...counts), writes);
+  }
   for (let round = 0; round < rounds; round++) {
     const [floor = NaN, count = NaN] = numbers(await c.ask(`cas 1 100 ${milliseconds}`));
     times.add(FLOOR, floor / count);

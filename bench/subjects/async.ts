@@ -6,7 +6,7 @@
  */
 
 import { Registry } from "../../lib/mod.ts";
-import { interleave, ratioText, Samples } from "../harness.ts";
+import { interleave, quantile, ratioText, Samples } from "../harness.ts";
 import type { Partner } from "../partner.ts";
 import { ms, ns, percent, us } from "../report/table.ts";
 import { bar, type Chart } from "../report/svg.ts";
@@ -71,12 +71,15 @@ async function measure(setting: Setting): Promise<Section> {
   const turns = RELAY_WARM_UP + pick(2000, 100);
   for (let round = 0; round < pick(5, 1); round++) {
     for (const kind of relays) {
-      registry.getNamedSegmentSync(`relay-${++met}`, 192, (segment) => {
-        for (const at of [0, 64, 128]) {
-          if (kind.startsWith("acquire")) segment.initLock(at, tranche);
-        }
-      });
-      await measureRelay(sides, kind, met, turns, times.relay);
+      for (let trial = 1;; trial++) {
+        registry.getNamedSegmentSync(`relay-${++met}`, 192, (segment) => {
+          for (const at of [0, 64, 128]) {
+            if (kind.startsWith("acquire")) segment.initLock(at, tranche);
+          }
+        });
+        if (await measureRelay(sides, kind, met, turns, times.relay)) break;
+        if (trial === 3) throw new Error("the clocks of Deno and Bun cannot be compared here");
+      }
     }
   }
   const holder = start("Bun");
@@ -133,14 +136,17 @@ async function measureContended(
   return met;
 }
 
-/** Of each turn: when it was woken and when it let the other one go on. */
+/**
+ * Of each turn: when it was woken and when it let the other one go on. Returns whether the clocks
+ * of both agreed: a virtual machine that is moved may make them jump meanwhile.
+ */
 async function measureRelay(
   sides: Sides,
   kind: string,
   number: number,
   turns: number,
   times: Samples,
-): Promise<void> {
+): Promise<boolean> {
   const answers = await Promise.all(
     runtimes.map((runtime, role) => sides[runtime].ask(`relay ${kind} ${role} ${turns} ${number}`)),
   );
@@ -150,14 +156,12 @@ async function measureRelay(
   // The locks rotate by three, so that the first one is a turn ahead.
   const ahead = kind.startsWith("acquire") ? 1 : 0;
   const counted = Array.from({ length: turns - RELAY_WARM_UP }, (_, i) => RELAY_WARM_UP + i);
-  times.add(
-    `Deno ${kind}`,
-    ...counted.map((turn) => (woken(second, turn) - passed(first, turn)) / 1000),
-  );
-  times.add(
-    `Bun ${kind}`,
-    ...counted.map((turn) => (woken(first, turn) - passed(second, turn - ahead)) / 1000),
-  );
+  const there = counted.map((turn) => (woken(second, turn) - passed(first, turn)) / 1000);
+  const back = counted.map((turn) => (woken(first, turn) - passed(second, turn - ahead)) / 1000);
+  if (quantile(there, 0.5) <= 0 || quantile(back, 0.5) <= 0) return false;
+  times.add(`Deno ${kind}`, ...there);
+  times.add(`Bun ${kind}`, ...back);
+  return true;
 }
 
 async function measureLoop(

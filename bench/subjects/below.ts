@@ -71,7 +71,8 @@ export function clockOffset(dir: string): bigint {
     const before = process.hrtime.bigint();
     const monotonic = begin();
     const took = Number(process.hrtime.bigint() - before);
-    if (took < shortest) [shortest, offset] = [took, monotonic - before];
+    // Where a clock went backwards, nothing can be learnt.
+    if (took > 0 && took < shortest) [shortest, offset] = [took, monotonic - before];
   }
   return offset;
 }

@@ -90,7 +90,14 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
         String,
         reason(pairs),
       ),
-      judge("robust", { C: modes.map((mode) => pairs.ratio(`C ${mode}`, ROBUST)) }, String),
+      judge(
+        "robust",
+        { C: modes.map((mode) => pairs.ratio(`C ${mode}`, ROBUST)) },
+        String,
+        `linked statically, without the way through a shared library, it takes ${
+          modes.map((mode) => ratioText(pairs.ratio(`static ${mode}`, ROBUST))).join(" / ")
+        }.`,
+      ),
     ],
     measures: {
       ...pairs.summaries("pair: "),

@@ -66,17 +66,17 @@ PAIR(cheap_calls, (void)dsmr_segment_is_current(own_segment),
      (void)dsmr_segment_is_current(own_segment))
 
 static const struct subject subjects[] = {
-    {"cas_swap", cas_swap, PAIRS},
-    {"mutex", mutex, PAIRS},
-    {"robust_mutex", robust_mutex, PAIRS},
-    {"rwlock_write", rwlock_write, PAIRS},
-    {"rwlock_read", rwlock_read, PAIRS},
-    {"semaphore", semaphore, PAIRS},
-    {"flock", flock_file_lock, SYSTEM_CALL_PAIRS},
-    {"ofd", ofd_lock, SYSTEM_CALL_PAIRS},
-    {"exclusive", exclusive, PAIRS},
-    {"shared", shared_mode, PAIRS},
-    {"cheap_calls", cheap_calls, PAIRS},
+    {"cas_swap", cas_swap, PAIRS, NULL},
+    {"mutex", mutex, PAIRS, NULL},
+    {"robust_mutex", robust_mutex, PAIRS, NULL},
+    {"rwlock_write", rwlock_write, PAIRS, NULL},
+    {"rwlock_read", rwlock_read, PAIRS, NULL},
+    {"semaphore", semaphore, PAIRS, NULL},
+    {"flock", flock_file_lock, SYSTEM_CALL_PAIRS, NULL},
+    {"ofd", ofd_lock, SYSTEM_CALL_PAIRS, NULL},
+    {"exclusive", exclusive, PAIRS, NULL},
+    {"shared", shared_mode, PAIRS, NULL},
+    {"cheap_calls", cheap_calls, PAIRS, NULL},
 };
 #define SUBJECTS (sizeof subjects / sizeof subjects[0])
 #define CONTENDED (SUBJECTS - 1) /* all but the cheap calls */

@@ -9,10 +9,12 @@
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { native } from "../../lib/ffi/native.ts";
-import { Registry } from "../../lib/mod.ts";
+import { Registry, type Segment } from "../../lib/mod.ts";
 import { type Subject, turn } from "../harness.ts";
 
+/** Attached, and others to be attached. */
 const SEGMENTS = 1000;
+const OTHERS = 300;
 
 const [dir] = process.argv.slice(2);
 if (dir === undefined) throw new Error("usage: segments_child.ts DIRECTORY");
@@ -21,7 +23,8 @@ const small = Registry.openSync("small", { dir });
 const large = Registry.openSync("large", { dir });
 small.getNamedSegmentSync("segment-0", 4096);
 for (let i = 0; i < SEGMENTS; i++) large.getNamedSegmentSync(`segment-${i}`, 4096);
-large.lookupSegment("segment-7")?.detach();
+const others = Array.from({ length: OTHERS }, (_, i) => `segment-${SEGMENTS + i}`);
+const attached: (Segment | null)[] = [];
 const { calls } = native();
 
 const subjects: Subject[] = [
@@ -48,10 +51,20 @@ const subjects: Subject[] = [
     },
   },
   {
+    name: "attach",
+    count: OTHERS,
+    run: () => {
+      for (const name of others) attached.push(large.lookupSegment(name));
+    },
+    after: () => {
+      for (const segment of attached.splice(0)) segment?.detach();
+    },
+  },
+  {
     name: "attach_detach",
-    count: 1000,
+    count: 500,
     run: (count) => {
-      for (let i = 0; i < count; i++) large.lookupSegment("segment-7")?.detach();
+      for (let i = 0; i < count; i++) large.lookupSegment("segment-1007")?.detach();
     },
   },
 ];
