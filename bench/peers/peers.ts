@@ -133,6 +133,11 @@ function floorOf(from: string, subject: string): string {
   return `${from === "Node.js" ? "Bun" : from} ${own}`;
 }
 
+const head = (from: string): string[] => [
+  from,
+  from === "Node.js" ? "to dsmr in Bun" : "to dsmr",
+];
+
 function table(times: Samples, work: string, title: string): Table {
   const columns = [
     ...runtimes,
@@ -143,12 +148,7 @@ function table(times: Samples, work: string, title: string): Table {
   return {
     title: `${title}: median`,
     rows: [
-      [
-        "",
-        ...columns.flatMap((
-          column,
-        ) => [column, column === "Node.js" ? "to dsmr in Bun" : "to dsmr"]),
-      ],
+      ["", ...columns.flatMap(head)],
       ...rows.filter(([subject]) => subject.startsWith(`${work}:`)).flatMap(([subject, label]) => {
         const cells = columns.flatMap((column) => [
           ns(times.median(`${column} ${subject}`)),
@@ -173,7 +173,7 @@ function chart(times: Samples, work: string, title: string): Chart {
     [subject, label],
   ) =>
     [...runtimes, "Node.js"].flatMap((from) =>
-      bar(`${label}`, from, times.summary(`${from} ${subject}`), 1000)
+      bar(label, from, times.summary(`${from} ${subject}`), 1000)
     )
   );
   return {

@@ -1,5 +1,5 @@
 /**
- * The README's chart and table, between two marks.
+ * The README's charts and table, between two marks.
  *
  * @module
  */
@@ -12,14 +12,16 @@ import type { Report } from "./report.ts";
 export const BEGIN = "<!-- bench:begin -->";
 export const END = "<!-- bench:end -->";
 
-/** The chart that the README shows. */
-const CHART = "latest-locks.svg";
+/** The charts that the README shows. */
+const charts = [
+  ["locks", "Acquire and release a lock: dsmr next to glibc, Boost and the kernel"],
+  ["peers", "Lock and unlock from JavaScript: dsmr next to other libraries"],
+] as const;
 
 /** What goes between the marks; `results` is the folder of the results, from the README's. */
 export function readmeBlock(report: Report, results: string): string {
   return [
-    `![Locks next to those of glibc and others](${results}/${CHART})`,
-    "",
+    ...charts.flatMap(([name, title]) => [`![${title}](${results}/latest-${name}.svg)`, ""]),
     targetTable(report.targets),
     "",
     ...reasons(report.targets).flatMap((line) => [line, ""]),

@@ -57,6 +57,7 @@ const colours: Record<string, string> = {
   C: "#4b5563",
   Deno: "#0f62ac",
   Bun: "#c2610c",
+  "Node.js": "#2f7d4f",
   "Deno and Bun": "#7b3fa0",
   other: "#8a9aab",
   floor: "#b8c2cc",
