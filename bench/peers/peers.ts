@@ -35,12 +35,12 @@ const rows = [
   ["update:dsmr", "dsmr: lock, add, release"],
   ["update:shm", "shm-typed-array: Atomics.add (no lock)"],
   ["update:lmdb", "lmdb: transactionSync"],
-  ["update:sqlite", "bun:sqlite: UPDATE"],
+  ["update:sqlite", "SQLite of Bun: UPDATE"],
   ["update:redis", "Redis: INCR"],
   ["read:dsmr", "dsmr: shared lock, copy, release"],
   ["read:shm", "shm-typed-array: copy (no lock)"],
   ["read:lmdb", "lmdb: get"],
-  ["read:sqlite", "bun:sqlite: SELECT"],
+  ["read:sqlite", "SQLite of Bun: SELECT"],
   ["read:redis", "Redis: GET"],
 ] as const;
 
