@@ -48,6 +48,10 @@ export interface Ratio {
   value: number;
   /** What the middle half of the rounds spans, as a part of `value`. */
   spread: number;
+  /** Nine of ten rounds are at or above this. */
+  low: number;
+  /** Nine of ten rounds are at or below this. */
+  high: number;
   rounds: number;
   isTrusted: boolean;
 }
@@ -141,7 +145,8 @@ export class Samples {
     const value = quantile(ratios, 0.5);
     const spread = (quantile(ratios, 0.75) - quantile(ratios, 0.25)) / value;
     const isTrusted = ratios.length >= FEWEST_ROUNDS && spread <= WIDEST_SPREAD;
-    return { value, spread, rounds: ratios.length, isTrusted };
+    const [low, high] = [quantile(ratios, 0.1), quantile(ratios, 0.9)];
+    return { value, spread, low, high, rounds: ratios.length, isTrusted };
   }
 }
 
@@ -149,7 +154,9 @@ export class Samples {
 export function ratioText(ratio: Ratio | undefined): string {
   if (ratio === undefined) return "";
   if (ratio.isTrusted) return `${ratio.value.toFixed(2)}x`;
-  if (ratio.rounds < FEWEST_ROUNDS) return `? (${ratio.rounds} rounds)`;
+  if (ratio.rounds < FEWEST_ROUNDS) {
+    return `? (${ratio.rounds} round${ratio.rounds === 1 ? "" : "s"})`;
+  }
   return `? (+-${(ratio.spread * 50).toFixed(0)} %)`;
 }
 

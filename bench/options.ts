@@ -32,7 +32,8 @@ export const USAGE: string = `usage: deno task bench [--quick] [--only=PART,...]
   --readme[=FILE]    write chart and table between the marks in FILE (README.md);
                      a full run of all parts does so to README.md anyway
   --no-readme        never
-  --out=FOLDER       where the results go (bench/results)
+  --out=FOLDER       where the results go (bench/results, or bench/results/partial of a run that
+                     is quick or not of all parts)
   --shm=FOLDER       where registries and other files of the run are made (/dev/shm)
   --peers=FOLDER     where the npm packages to compare with are (bench/peers)
 `;
@@ -47,7 +48,7 @@ export function parseOptions(words: readonly string[], parts: readonly string[])
   let isQuick = false;
   let only: string[] = [];
   let installsPeers = false;
-  let out = join(root, "bench", "results");
+  let out: string | undefined;
   let shm = "/dev/shm";
   let peers = join(root, "bench", "peers");
   let readme: string | false | undefined;
@@ -73,6 +74,9 @@ export function parseOptions(words: readonly string[], parts: readonly string[])
   }
   const isWhole = !isQuick && only.length === 0;
   readme ??= isWhole ? join(root, "README.md") : undefined;
+  const results = join(root, "bench", "results");
+  // What is committed is of whole runs.
+  out ??= isWhole ? results : join(results, "partial");
   return {
     ...{ isQuick, only, installsPeers, out, shm, peers },
     readme: readme === false ? undefined : readme,

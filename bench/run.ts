@@ -8,7 +8,15 @@
  * @module
  */
 
-import { accessSync, constants as modes, mkdtempSync, rmSync } from "node:fs";
+import {
+  accessSync,
+  constants as modes,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -18,8 +26,14 @@ import { type Options, parseOptions, UsageError } from "./options.ts";
 import { allEnded, run, stopAll } from "./partner.ts";
 import { installPeers } from "./peers/install.ts";
 import { peers, shmObject } from "./peers/peers.ts";
-import { rewriteReadme } from "./report/readme.ts";
-import { type Report, type TimedSection, writeReport } from "./report/report.ts";
+import { BEGIN, END, withBlock } from "./report/readme.ts";
+import {
+  filesOf,
+  replaceFile,
+  type Report,
+  type TimedSection,
+  writeReport,
+} from "./report/report.ts";
 import { columns } from "./report/table.ts";
 import { contention } from "./scaling/contention.ts";
 import { growth } from "./scaling/growth.ts";
@@ -76,6 +90,34 @@ async function measure(setting: Setting): Promise<TimedSection[]> {
   return sections;
 }
 
+/** The texts as the tests want what is committed: formatted, charts, too. */
+async function formatted(files: ReadonlyMap<string, string>): Promise<Map<string, string>> {
+  const folder = join(dir, "report");
+  mkdirSync(folder);
+  for (const [name, text] of files) writeFileSync(join(folder, name), text);
+  await run(deno, ["fmt", "--quiet", "--no-config", "--line-width=100", folder]);
+  return new Map(
+    [...files.keys()].map((name) => [name, readFileSync(join(folder, name), "utf8")]),
+  );
+}
+
+/** Writes the results, when all of them are ready: an interrupted run changes nothing. */
+async function publish(report: Report): Promise<void> {
+  const { out, readme } = options;
+  const { text, why } = readme === undefined ? {} : withBlock(readme, report, out);
+  const files = filesOf(report);
+  if (text !== undefined) files.set("README.md", text);
+  const results = await formatted(files);
+  const newReadme = results.get("README.md");
+  results.delete("README.md");
+  writeReport(results, out);
+  progress(`${join(out, "latest.md")} and ${results.size - 1} other files are written`);
+  if (why !== undefined) progress(`the README is as it was: ${why}`);
+  if (readme === undefined || newReadme === undefined) return;
+  replaceFile(readme, newReadme);
+  progress(`${readme} is rewritten between ${BEGIN} and ${END}`);
+}
+
 async function bench(options: Options, words: string[]): Promise<void> {
   const begun = performance.now();
   const machine = await describeMachine();
@@ -115,16 +157,7 @@ async function bench(options: Options, words: string[]): Promise<void> {
   for (const line of machine.lines) console.log(`\n${line}`);
   for (const line of report.absent) progress(`absent: ${line}`);
 
-  const written = writeReport(report, options.out);
-  const texts = written.filter((path) => !path.endsWith(".svg"));
-  if (options.readme !== undefined) {
-    const trouble = rewriteReadme(options.readme, report, options.out);
-    if (trouble === undefined) texts.push(options.readme);
-    else progress(`the README is as it was: ${trouble}`);
-  }
-  // They are committed, and the tests check how what is committed is formatted.
-  await run(deno, ["fmt", "--quiet", "--line-width", "100", ...texts]);
-  progress(`${join(options.out, "latest.md")} and ${written.length - 1} other files are written`);
+  await publish(report);
   progress(`all of it took ${report.seconds.toFixed(0)} s`);
 }
 

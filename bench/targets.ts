@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Ratio, ratioText } from "./harness.ts";
+import { FEWEST_ROUNDS, type Ratio, ratioText } from "./harness.ts";
 
 /** Where the number comes from that was measured. */
 export type Column = "Deno" | "Bun" | "C";
@@ -105,8 +105,8 @@ export interface Verdict {
 export type Measured = Partial<Record<Column, readonly (Ratio | number | undefined)[]>>;
 
 /**
- * Judges what was measured: ratios, or numbers in the target's unit. A ratio that cannot be
- * trusted decides nothing.
+ * Judges what was measured: ratios, or numbers in the target's unit. A ratio that cannot be trusted
+ * is not shown; but it decides if nine of ten rounds are on one side of the limit.
  */
 export function judge(
   target: TargetName,
@@ -118,7 +118,7 @@ export function judge(
   const values = Object.values(measured).flat();
   const texts = Object.entries(measured).map(([column, list]) => [
     column,
-    list.map((value) => typeof value === "number" ? format(value) : ratioText(value)).join(" / "),
+    list.map((value) => textOf(value, limit, format)).join(" / "),
   ]);
   const verdict: Verdict = {
     ...{ target, what, limit: limitText, measured: Object.fromEntries(texts) },
@@ -127,17 +127,32 @@ export function judge(
   return verdict.outcome === "missed" && reason !== undefined ? { ...verdict, reason } : verdict;
 }
 
+/** On which side of the limit a ratio is, where that is sure. */
+function sideOf(ratio: Ratio, limit: number): "under" | "over" | undefined {
+  if (ratio.isTrusted) return ratio.value <= limit ? "under" : "over";
+  if (ratio.rounds < FEWEST_ROUNDS) return undefined;
+  if (ratio.high <= limit) return "under";
+  return ratio.low > limit ? "over" : undefined;
+}
+
+function textOf(
+  value: Ratio | number | undefined,
+  limit: number,
+  format: (value: number) => string,
+): string {
+  if (typeof value === "number") return format(value);
+  if (value === undefined || value.isTrusted) return ratioText(value);
+  const side = sideOf(value, limit);
+  return side === undefined ? ratioText(value) : `${side} ${limit}x`;
+}
+
 function outcomeOf(values: readonly (Ratio | number | undefined)[], limit: number): Outcome {
   if (values.length === 0 || values.some((value) => value === undefined)) return "not measured";
-  let isUndecided = false;
-  for (const value of values) {
-    if (value === undefined) continue;
-    if (typeof value === "number") {
-      if (!(value <= limit)) return "missed";
-    } else if (!value.isTrusted) isUndecided = true;
-    else if (value.value > limit) return "missed";
-  }
-  return isUndecided ? "undecided" : "met";
+  const sides = values.map((value) =>
+    typeof value === "object" ? sideOf(value, limit) : Number(value) <= limit ? "under" : "over"
+  );
+  if (sides.includes("over")) return "missed";
+  return sides.includes(undefined) ? "undecided" : "met";
 }
 
 /** All targets, also those of which nothing was measured. */

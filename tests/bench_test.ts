@@ -25,7 +25,7 @@ import {
   turn,
 } from "../bench/harness.ts";
 import { parseOptions, UsageError } from "../bench/options.ts";
-import { BEGIN, END, rewriteReadme } from "../bench/report/readme.ts";
+import { BEGIN, END, withBlock } from "../bench/report/readme.ts";
 import type { Report } from "../bench/report/report.ts";
 import { type Chart, drawChart } from "../bench/report/svg.ts";
 import { allVerdicts, judge } from "../bench/targets.ts";
@@ -102,7 +102,10 @@ test("a slow moment of the whole machine does not change a ratio", () => {
     samples.add("ours", 16 * slowness);
   }
   const ratio = samples.ratio("ours", "floor");
-  assertEquals(ratio, { value: 1.6, spread: 0, rounds: 5, isTrusted: true });
+  assertEquals(ratio, {
+    ...{ value: 1.6, spread: 0, low: 1.6, high: 1.6 },
+    ...{ rounds: 5, isTrusted: true },
+  });
 });
 
 test("a ratio is refused when its rounds spread widely, or are few", () => {
@@ -129,14 +132,23 @@ test("what is not a number is not taken for one", () => {
 });
 
 test("a target is met, missed, undecided or not measured", () => {
-  const sure = (value: number) => ({ value, spread: 0, rounds: 9, isTrusted: true });
-  const unsure = { value: 1, spread: 1, rounds: 9, isTrusted: false };
+  const sure = (value: number) => ({
+    ...{ value, spread: 0, low: value, high: value },
+    ...{ rounds: 9, isTrusted: true },
+  });
+  const unsure = { value: 1.7, spread: 1, low: 1.1, high: 4, rounds: 9, isTrusted: false };
   const outcome = (...values: Parameters<typeof judge>[1]["C"][]) =>
     judge("pair", { Deno: values.flat() }, String, "because").outcome;
   assertEquals(outcome([sure(1.8), sure(1.2)]), "met");
   assertEquals(outcome([sure(1.2), sure(1.81)]), "missed");
   assertEquals(outcome([sure(1.2), unsure]), "undecided");
   assertEquals(outcome([sure(1.9), unsure]), "missed");
+  // It is not shown, but sure to be on one side.
+  assertEquals(outcome([{ ...unsure, high: 1.7 }]), "met");
+  assertEquals(outcome([{ ...unsure, low: 1.9 }]), "missed");
+  assertEquals(outcome([{ ...unsure, high: 1.7, rounds: 2 }]), "undecided");
+  const shown = judge("pair", { Bun: [{ ...unsure, high: 1.7 }, sure(1.5), unsure] }, String);
+  assertEquals(shown.measured.Bun, "under 1.8x / 1.50x / ? (+-50 %)");
   assertEquals(outcome([sure(1.2), undefined]), "not measured");
   assertEquals(judge("deathWorst", { C: [NaN] }, String).outcome, "missed");
   assertEquals(judge("pair", { Deno: [sure(2)] }, String, "because").reason, "because");
@@ -205,6 +217,8 @@ test("the command line is read, and what is wrong in it is named", () => {
   const options = parseOptions(["--", "--quick", "--only=locks,peers", "--out=/tmp/x"], parts);
   assertEquals([options.isQuick, options.only, options.out], [true, parts, "/tmp/x"]);
   assertEquals(options.readme, undefined, "a quick run leaves the README alone");
+  assert(parseOptions(["--quick"], parts).out.endsWith("partial"), "and what is committed");
+  assertEquals(parseOptions([], parts).out, join(root, "bench", "results"));
   assertEquals(parseOptions([], parts).readme, join(root, "README.md"));
   assertEquals(parseOptions(["--no-readme"], parts).readme, undefined);
   assertEquals(parseOptions(["--quick", "--readme=/tmp/R.md"], parts).readme, "/tmp/R.md");
@@ -224,16 +238,15 @@ test("the README is rewritten between its marks and nowhere else", () => {
       targets: allVerdicts([judge("library", { C: [70_000] }, String, "it grew.")]),
     };
     const folder = join(scratch, "bench", "results");
-    assertEquals(rewriteReadme(readme, report, folder), `there is no ${readme}`);
+    assertEquals(withBlock(readme, report, folder), { why: `there is no ${readme}` });
     for (const text of ["no marks\n", `${END}\n${BEGIN}\n`, `${BEGIN}\n`]) {
       writeFileSync(readme, text);
-      assert(rewriteReadme(readme, report, folder)?.includes("has no <!-- bench:begin -->"));
-      assertEquals(readFileSync(readme, "utf8"), text);
+      assert(withBlock(readme, report, folder).why?.includes("has no <!-- bench:begin -->"));
     }
     writeFileSync(readme, `before\n${BEGIN}\nSTALE\n${END}\nafter`);
     for (let time = 0; time < 2; time++) {
-      assertEquals(rewriteReadme(readme, report, folder), undefined);
-      const text = readFileSync(readme, "utf8");
+      const { text = "" } = withBlock(readme, report, folder);
+      writeFileSync(readme, text);
       assert(text.startsWith(`before\n${BEGIN}\n\n![`) && text.endsWith(`\n\n${END}\nafter`));
       assert(!text.includes("STALE"));
       for (

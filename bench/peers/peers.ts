@@ -107,7 +107,7 @@ async function measure(setting: Setting): Promise<Section> {
       partner: partner as Asked,
       question: "round",
     })),
-    { rounds: pick(21, 3), warmUp: pick(4, 1) },
+    { rounds: pick(41, 3), warmUp: pick(4, 1) },
     times,
   );
   for (const { partner } of children) await partner.end();

@@ -29,13 +29,13 @@ export function check(record: Uint8Array | null | undefined): void {
 export function openDsmr(dir: string): Store {
   const registry = Registry.openSync("store", { dir });
   const { buffer, lock } = registry.getNamedSegmentSync("record", 64 + RECORD_BYTES);
-  const counter = new BigUint64Array(buffer, 0, 1);
+  const counter = new Float64Array(buffer, 0, 1);
   const shared = new Uint8Array(buffer, 64, RECORD_BYTES);
   return {
     increment: (count) => {
       for (let i = 0; i < count; i++) {
         lock.acquireSync();
-        counter[0] = (counter[0] ?? 0n) + 1n;
+        counter[0] = (counter[0] ?? 0) + 1;
         lock.release();
       }
     },

@@ -66,9 +66,8 @@ export function markdown(report: Report): string {
     "",
     ...report.notes.flatMap((note) => [note, ""]),
     "Subjects take turns, round by round. A ratio is the median of the rounds' ratios; where the " +
-    "middle half of",
-    "the rounds spans more than a quarter of it, or there are fewer than three, a question mark " +
-    "stands instead.",
+    "middle half of the rounds spans more than a quarter of it, or there are fewer than three, a " +
+    "question mark stands instead; or, with a target, on which side of it nine of ten rounds are.",
     "",
     "## Targets",
     "",

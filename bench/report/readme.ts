@@ -4,7 +4,7 @@
  * @module
  */
 
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, relative } from "node:path";
 import { reasons, targetTable } from "./markdown.ts";
 import type { Report } from "./report.ts";
@@ -31,18 +31,20 @@ export function readmeBlock(report: Report, results: string): string {
 }
 
 /**
- * Rewrites what is between the marks in a README; returns why not, if it cannot. The rest of the
- * file stays as it is, to the byte.
+ * The README's text with what is between the marks made anew, or why it cannot be. The rest of the
+ * text stays as it is, to the byte.
  */
-export function rewriteReadme(path: string, report: Report, folder: string): string | undefined {
-  if (!existsSync(path)) return `there is no ${path}`;
+export function withBlock(
+  path: string,
+  report: Report,
+  folder: string,
+): { text?: string; why?: string } {
+  if (!existsSync(path)) return { why: `there is no ${path}` };
   const text = readFileSync(path, "utf8");
   const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (begin < 0 || end < begin) return `${path} has no ${BEGIN} followed by ${END}`;
+  if (begin < 0 || end < begin) return { why: `${path} has no ${BEGIN} followed by ${END}` };
   const results = relative(dirname(path), folder).replaceAll("\\", "/");
   const block = readmeBlock(report, results);
   const before = text.slice(0, begin + BEGIN.length);
-  writeFileSync(`${path}.new`, `${before}\n\n${block}\n\n${text.slice(end)}`);
-  renameSync(`${path}.new`, path);
-  return undefined;
+  return { text: `${before}\n\n${block}\n\n${text.slice(end)}` };
 }

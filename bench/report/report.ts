@@ -51,26 +51,27 @@ function rounded(_key: string, value: unknown): unknown {
     : value;
 }
 
-/** Writes latest.md, latest.json and the charts into a folder, and returns their paths. */
-export function writeReport(report: Report, folder: string): string[] {
-  mkdirSync(folder, { recursive: true });
+/** The files of a report, by name: latest.md, latest.json and the charts. */
+export function filesOf(report: Report): Map<string, string> {
   const machine = report.machine.join("\n");
-  const files = new Map<string, string>();
+  const files = new Map([["latest.md", markdown(report)], ["latest.json", jsonOf(report)]]);
   for (const { charts } of report.sections) {
     for (const chart of charts) files.set(`latest-${chart.name}.svg`, drawChart(chart, machine));
   }
-  files.set("latest.json", jsonOf(report));
-  files.set("latest.md", markdown(report));
-  const paths: string[] = [];
-  for (const [name, text] of files) {
-    const path = join(folder, name);
-    writeFileSync(`${path}.new`, text);
-    renameSync(`${path}.new`, path);
-    paths.push(path);
-  }
-  // Charts of an earlier run that this one has not made.
+  return files;
+}
+
+/** Replaces a file in one step. */
+export function replaceFile(path: string, text: string): void {
+  writeFileSync(`${path}.new`, text);
+  renameSync(`${path}.new`, path);
+}
+
+/** Writes the files of a report into a folder, and removes charts that an earlier run has made. */
+export function writeReport(files: ReadonlyMap<string, string>, folder: string): void {
+  mkdirSync(folder, { recursive: true });
+  for (const [name, text] of files) replaceFile(join(folder, name), text);
   for (const name of readdirSync(folder)) {
     if (/^latest-.*\.svg$/.test(name) && !files.has(name)) rmSync(join(folder, name));
   }
-  return paths;
 }

@@ -43,8 +43,9 @@ function describe(writes: number): string {
 
 async function measure({ dir, pick, options }: Setting): Promise<Section> {
   const counts = options.isQuick ? [1, 2, 4] : [1, 2, 4, 8, 16];
-  const rounds = pick(5, 1);
-  const milliseconds = pick(50, 8);
+  const rounds = pick(7, 1);
+  // Long enough that everybody gets a turn, also where there are more processes than cores.
+  const milliseconds = (processes: number): number => pick(50, 8) * Math.max(1, processes / 4);
   using registry = Registry.openSync("lock", { dir });
   registry.getNamedSegmentSync("data", 4096);
   registry.getNamedSegmentSync("barrier", 64);
@@ -53,7 +54,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
   const subjects: Subjects = new Map();
   for (const kind of ["dsmr", "rwlock", "robust"]) {
     subjects.set(kind === "dsmr" ? "C" : kind, async (processes, writes) => {
-      const line = await c.ask(`${kind} ${processes} ${writes} ${milliseconds}`);
+      const line = await c.ask(`${kind} ${processes} ${writes} ${milliseconds(processes)}`);
       const [ns = NaN, ...counts] = numbers(line);
       return { ns, counts };
     });
@@ -66,7 +67,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
     }
     subjects.set(runtime, async (processes, writes) => {
       met += processes;
-      const question = `use ${met} ${writes} ${milliseconds}`;
+      const question = `use ${met} ${writes} ${milliseconds(processes)}`;
       const lines = await Promise.all(
         crowd[runtime].slice(0, processes).map((one) => one.ask(question)),
       );
@@ -91,7 +92,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
     for (const writes of [50, 100, 0]) await subjects.get(runtime)?.(Math.max(...counts), writes);
   }
   for (let round = 0; round < rounds; round++) {
-    const [floor = NaN, count = NaN] = numbers(await c.ask(`cas 1 100 ${milliseconds}`));
+    const [floor = NaN, count = NaN] = numbers(await c.ask(`cas 1 100 ${milliseconds(1)}`));
     times.add(FLOOR, floor / count);
     for (const writes of mixtures) {
       for (const processes of counts) {
@@ -103,14 +104,13 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
   }
   for (const one of [c, ...runtimes.flatMap((runtime) => crowd[runtime])]) await one.end();
   Registry.destroy(registry.name, { dir });
-  return section(times, fairness, counts, milliseconds);
+  return section(times, fairness, counts);
 }
 
 function section(
   times: Samples,
   fairness: Samples,
   counts: readonly number[],
-  milliseconds: number,
 ): Section {
   const contended = (writes: number) =>
     Object.fromEntries(
@@ -127,7 +127,7 @@ function section(
       judge("contendedShared", contended(0), String),
     ],
     measures: {
-      ...times.summaries(`${milliseconds} ms, a use: `),
+      ...times.summaries("a use: "),
       ...fairness.summaries("fairness: "),
     },
     absent: [],

@@ -19,7 +19,7 @@ const [dir = "", number] = process.argv.slice(2);
 const registry = Registry.openSync("lock", { dir });
 const segment = registry.getNamedSegmentSync("data", 4096);
 const { lock } = segment;
-const data = new BigUint64Array(segment.buffer, 0, 8);
+const data = new Float64Array(segment.buffer, 0, 8);
 const barrier = registry.getNamedSegmentSync("barrier", 64);
 const arrived = new Int32Array(barrier.buffer);
 let random = 2463534242 + Number(number) | 0;
@@ -38,7 +38,7 @@ function use(writePercent: number): void {
     random ^= random << 5;
     if ((random >>> 0) % 100 < writePercent) {
       lock.acquireSync("exclusive");
-      data[0] = (data[0] ?? 0n) + 1n;
+      data[0] = (data[0] ?? 0) + 1;
       lock.release();
     } else {
       lock.acquireSync("shared");

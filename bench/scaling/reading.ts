@@ -38,7 +38,7 @@ async function measure(setting: Setting): Promise<Section> {
   const absent: string[] = [];
   const times = new Samples("ns");
   const fairness = new Samples("share");
-  for (let round = -1; round < pick(4, 1); round++) {
+  for (let round = -1; round < pick(7, 1); round++) {
     for (const [store] of stores) {
       if (store === "redis" && server === undefined) continue;
       const answers = await Promise.all(everyone.map((one) => one.ask(`open ${store}`)));

@@ -64,7 +64,7 @@ async function measure(setting: Setting): Promise<Section> {
       partner: sides[runtime],
       question: "pairs",
     })),
-    { rounds: pick(31, 3), warmUp: pick(8, 2) },
+    { rounds: pick(51, 3), warmUp: pick(8, 2) },
     times.pairs,
   );
   let met = await measureContended(sides, times, pick(9, 2), pick(100, 20));

@@ -24,7 +24,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
   using registry = Registry.openSync("lock", { dir });
   const tranche = registry.newTranche("ping");
   let segments = 0;
-  for (let round = 0; round < pick(5, 2); round++) {
+  for (let round = 0; round < pick(9, 2); round++) {
     for (const [kind] of kinds) {
       const segment = `ping-${++segments}`;
       // Exclusive locks that each side holds throughout; the variables are zero.

@@ -34,7 +34,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
     })),
   ];
   const samples = new Samples("ns");
-  await interleave(partners, { rounds: pick(31, 3), warmUp: pick(5, 1) }, samples);
+  await interleave(partners, { rounds: pick(51, 3), warmUp: pick(5, 1) }, samples);
   for (const { partner } of partners) await partner.end();
   for (const name of ["small", "large"]) Registry.destroy(name, { dir });
   return section(samples, dir);

@@ -55,7 +55,7 @@ function commandOf(side: "C" | Runtime, words: string[], dir: string): string[] 
 async function measure({ dir, pick, options }: Setting): Promise<Section> {
   const { time, name: timedBy, absent } = timer(dir);
   Registry.openSync("whole", { dir }).close();
-  const rounds = pick(5, 1);
+  const rounds = pick(7, 1);
   const times = new Samples("ms");
   const prepare = [program("whole"), "destroy", dir];
   const measured = options.isQuick ? rows.filter(({ name }) => name !== "64MiB") : rows;
