@@ -5,7 +5,7 @@
  */
 
 import { readFileSync } from "node:fs";
-import { arch, availableParallelism, cpus, loadavg, release } from "node:os";
+import { arch, availableParallelism, cpus, release } from "node:os";
 import { join } from "node:path";
 import { bun, deno, root } from "../.ci/toolchain.ts";
 import { installed } from "../.ci/system_packages.ts";
@@ -16,9 +16,31 @@ export interface Machine {
   cores: number;
   lines: string[];
   notes: string[];
+  /** What is to be added to the notes at the end. */
+  stolen: () => string[];
   date: string;
   commit: string;
 }
+
+/** Time of all processors since the system began, in ticks: all of it, idle, stolen. */
+interface Ticks {
+  all: number;
+  idle: number;
+  /** Given to other virtual machines while this one had work. */
+  stolen: number;
+}
+
+function ticks(): Ticks {
+  const [line = ""] = readFileSync("/proc/stat", "utf8").split("\n");
+  const [user = 0, nice = 0, system = 0, idle = 0, wait = 0, irq = 0, soft = 0, stolen = 0] = line
+    .split(/\s+/).slice(1).map(Number);
+  const all = user + nice + system + idle + wait + irq + soft + stolen;
+  return { all, idle: idle + wait, stolen };
+}
+
+const BUSY_SHARE = 0.1;
+const STOLEN_SHARE = 0.02;
+const LOOK_MS = 500;
 
 /** A program's first line of output; empty where it is not there or fails. */
 async function firstLine(program: string, ...args: string[]): Promise<string> {
@@ -43,7 +65,10 @@ export async function describeMachine(): Promise<Machine> {
   const bunVersion = await firstLine(bun, "--version");
   const libc = await firstLine("getconf", "GNU_LIBC_VERSION");
   const commit = await firstLine("git", "-C", root, "rev-parse", "--short", "HEAD");
-  const [load = 0] = loadavg();
+  const before = ticks();
+  await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  const after = ticks();
+  const busy = 1 - (after.idle - before.idle) / Math.max(1, after.all - before.all);
   const notes: string[] = [];
   if (cores === 1) {
     notes.push(
@@ -51,10 +76,12 @@ export async function describeMachine(): Promise<Machine> {
         "turns, and not how fast they could be.",
     );
   }
-  if (load > cores / 4) {
+  if (busy > BUSY_SHARE) {
     notes.push(
-      `The machine was busy before the run began: load ${load.toFixed(1)}, with ${cores} ` +
-        `core${cores === 1 ? "" : "s"}. The numbers are worse than what it can do.`,
+      `Other programs took ${
+        (busy * 100).toFixed(0)
+      } % of the processors before the run began: the ` +
+        "numbers are worse than what the machine can do.",
     );
   }
   return {
@@ -65,6 +92,16 @@ export async function describeMachine(): Promise<Machine> {
         .filter((name) => name.trim() !== "").join(", "),
     ],
     notes,
+    stolen: () => {
+      const now = ticks();
+      const share = (now.stolen - after.stolen) / Math.max(1, now.all - after.all);
+      return share <= STOLEN_SHARE ? [] : [
+        `${
+          (share * 100).toFixed(0)
+        } % of the processors' time went to other virtual machines during ` +
+        "the run.",
+      ];
+    },
     date: new Date().toISOString().slice(0, 10),
     commit,
   };

@@ -82,6 +82,16 @@ export class Partner {
     return this.#hasEnded;
   }
 
+  /** Why one that has ended did so, in one line; empty if all went well. */
+  async trouble(): Promise<string> {
+    try {
+      await this.#ended;
+      return "";
+    } catch (error) {
+      return String(error).split("\n")[0] ?? "";
+    }
+  }
+
   /** Ends one that does not end by itself. */
   async stop(): Promise<void> {
     killGroup(this.#child);

@@ -111,7 +111,7 @@ async function publish(report: Report): Promise<void> {
   const newReadme = results.get("README.md");
   results.delete("README.md");
   writeReport(results, out);
-  progress(`${join(out, "latest.md")} and ${results.size - 1} other files are written`);
+  progress(`${join(out, "latest.md")} and ${results.size - 1} more are written`);
   if (why !== undefined) progress(`the README is as it was: ${why}`);
   if (readme === undefined || newReadme === undefined) return;
   replaceFile(readme, newReadme);
@@ -132,16 +132,17 @@ async function bench(options: Options, words: string[]): Promise<void> {
     progress,
   };
   const sections = await measure(setting);
-  const notes = [...machine.notes];
+  const notes = [...machine.notes, ...machine.stolen()];
   if (options.isQuick) {
     notes.push("A quick run: few rounds, which show that everything works and not how fast.");
   }
+  const verdicts = sections.flatMap(({ targets }) => targets);
   const report: Report = {
     command: ["deno task bench", ...words].join(" "),
     ...{ date: machine.date, commit: machine.commit, isQuick: options.isQuick },
     seconds: (performance.now() - begun) / 1000,
     ...{ machine: machine.lines, notes, sections },
-    targets: allVerdicts(sections.flatMap(({ targets }) => targets)),
+    targets: options.only.length === 0 ? allVerdicts(verdicts) : verdicts,
     absent: [...new Set([...absentPeers, ...sections.flatMap(({ absent }) => absent)])],
   };
   console.log("\n== Targets ==\n");

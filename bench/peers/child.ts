@@ -39,13 +39,12 @@ export async function addStore(name: string, count: number, store: Store): Promi
   endings.push(() => store.end());
 }
 
-/** Tries to open something; what is absent is noted. */
-async function tryTo(action: () => void | Promise<void>): Promise<void> {
+/** Tries to add something; what is absent, or does not work here, is noted. */
+async function tryTo(name: string, action: () => Promise<void>): Promise<void> {
   try {
     await action();
   } catch (error) {
-    if (!(error instanceof Absent)) throw error;
-    absent.push(error.message);
+    absent.push(error instanceof Absent ? error.message : `${name}: does not work here: ${error}`);
   }
 }
 
@@ -81,15 +80,15 @@ export async function answer(): Promise<void> {
     });
   }
   await addStore("dsmr", 5000, openDsmr(dir));
-  await tryTo(() => addStore("lmdb", 300, openLmdb(dir, folder)));
-  await tryTo(async () => {
+  await tryTo("lmdb", () => addStore("lmdb", 300, openLmdb(dir, folder)));
+  await tryTo("proper-lockfile", async () => {
     const pair = properLockfile(dir, folder);
     await add("lock:lockfile", 10, async (count) => {
       for (let i = 0; i < count; i++) await pair();
     });
   });
   if (redis !== "") {
-    await tryTo(async () => {
+    await tryTo("Redis", async () => {
       await addStore("redis", 50, await openRedis(dir, folder));
       const { pair, end } = await redisLock(dir, folder);
       endings.push(end);

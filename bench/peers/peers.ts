@@ -72,8 +72,10 @@ async function start(
     children.push({ prefix: runtime, partner: startScript(runtime, script, ...words) });
   }
   const node = installed("node");
-  if (node === undefined) absent.push("shm-typed-array: there is no Node.js, which it needs");
-  else {
+  // Deno puts a stand-in of its own there, where there is none.
+  if (node === undefined || node.includes("node_compat_bin")) {
+    absent.push("shm-typed-array: there is no Node.js, which it needs");
+  } else {
     const args = ["bench/peers/in_node.cjs", options.peers, shmObject(dir)];
     children.push({ prefix: "Node.js", partner: new Partner(node, args) });
   }
@@ -95,11 +97,9 @@ async function measure(setting: Setting): Promise<Section> {
   const { dir, pick } = setting;
   Registry.openSync("lock", { dir }).close();
   Registry.openSync("store", { dir }).close();
-  const server = await startRedis(dir);
+  const { server, why: noRedis } = await startRedis(dir);
   const { children, absent } = await start(setting, server !== undefined);
-  if (server === undefined) {
-    absent.push("Redis: not installed (apt-get install redis-server)");
-  }
+  if (noRedis !== undefined) absent.push(noRedis);
   const times = new Samples("ns");
   await interleave(
     children.map(({ prefix, partner }) => ({

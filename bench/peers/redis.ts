@@ -14,19 +14,23 @@ import { check, RECORD_BYTES, type Store } from "./store.ts";
 
 const socketIn = (dir: string): string => join(dir, "redis.socket");
 
-/** A server without a port or a file but its socket; undefined if it is not installed. */
-export async function startRedis(dir: string): Promise<Partner | undefined> {
+/** A server without a port or a file but its socket, or why there is none. */
+export async function startRedis(dir: string): Promise<{ server?: Partner; why?: string }> {
   const program = installed("redis-server");
-  if (program === undefined) return undefined;
+  if (program === undefined) {
+    return { why: "Redis: not installed (apt-get install redis-server)" };
+  }
   const socket = socketIn(dir);
   const options = { unixsocket: socket, port: "0", save: "", appendonly: "no", dir };
   const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
   const server = new Partner(program, words);
   while (!existsSync(socket)) {
-    if (server.hasEnded) throw new Error(`redis-server has ended: ${await server.end()}`);
+    if (server.hasEnded) {
+      return { why: `Redis: redis-server ends at once: ${await server.trouble()}` };
+    }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  return server;
+  return { server };
 }
 
 interface Client {

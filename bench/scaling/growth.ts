@@ -44,7 +44,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
     );
   }
   const backends = options.isQuick ? [1, 16, 64] : [1, 4, 16, 64, BACKENDS_MAX];
-  const rounds = pick(21, 3);
+  const rounds = pick(21, 2);
 
   Registry.openSync("names", { dir, maxSegments: 10_002 }).close();
   Registry.openSync("backends", { dir, maxBackends: BACKENDS_MAX }).close();

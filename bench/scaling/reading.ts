@@ -26,7 +26,7 @@ async function measure(setting: Setting): Promise<Section> {
   const counts = options.isQuick ? [1, 2] : [1, 2, 4, 8];
   const milliseconds = pick(60, 10);
   Registry.openSync("store", { dir }).close();
-  const server = await startRedis(dir);
+  const { server, why: noRedis } = await startRedis(dir);
   const child = (runtime: (typeof runtimes)[number]): Partner =>
     startScript(runtime, "scaling/reading_child.ts", dir, options.peers);
   const writer = child("Bun");
@@ -67,7 +67,7 @@ async function measure(setting: Setting): Promise<Section> {
   }
   for (const one of everyone) await one.end();
   await server?.stop();
-  if (server === undefined) absent.push("Redis: not installed (apt-get install redis-server)");
+  if (noRedis !== undefined) absent.push(noRedis);
   Registry.destroy("store", { dir });
   return section(times, fairness, counts, [...new Set(absent)]);
 }

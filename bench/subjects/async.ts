@@ -84,9 +84,9 @@ async function measure(setting: Setting): Promise<Section> {
   }
   const holder = start("Bun");
   await holder.ask(`hold ${WAITS}`);
-  const idleMs = pick(2000, 100);
+  const idleMs = pick(2000, 40);
   for (const runtime of runtimes) {
-    await measureLoop(runtime, sides[runtime], times.loop, pick(1000, 100), idleMs);
+    await measureLoop(runtime, sides[runtime], times.loop, pick(1000, 40), idleMs);
   }
   await Promise.all([...Object.values(sides), holder].map((side) => side.end()));
   Registry.destroy(registry.name, { dir });

@@ -19,22 +19,21 @@ import {
 } from "../setting.ts";
 import { judge, type Measured } from "../targets.ts";
 
-/** In so many turns. */
-const ROUNDS = 4;
-
 async function measure({ dir, pick }: Setting): Promise<Section> {
-  const deaths = pick(250, 10) * ROUNDS;
+  // In so many turns.
+  const rounds = pick(4, 1);
+  const deaths = pick(250, 20) * rounds;
   const waiters = ["mutex", "C", ...runtimes];
   const times = new Samples("us");
   using registry = Registry.openSync("lock", { dir });
   registry.getNamedSegmentSync("data", 4096);
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let round = 0; round < rounds; round++) {
     for (const waiter of waiters) {
       const kind = waiter === "mutex" ? waiter : "dsmr";
       const words = waiter === "mutex" || waiter === "C"
         ? []
         : command(waiter as Runtime, "subjects/death_child.ts", dir);
-      const line = await run(program("death"), [dir, kind, `${deaths / ROUNDS}`, ...words]);
+      const line = await run(program("death"), [dir, kind, `${deaths / rounds}`, ...words]);
       times.add(waiter, ...line.trim().split(/\s+/).map(Number));
     }
   }

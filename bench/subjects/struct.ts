@@ -17,7 +17,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
     question: "round",
   }));
   const times = new Samples("ns");
-  await interleave(partners, { rounds: pick(31, 3), warmUp: pick(3, 1) }, times);
+  await interleave(partners, { rounds: pick(31, 2), warmUp: pick(3, 0) }, times);
   for (const { partner } of partners) await partner.end();
   Registry.destroy("struct", { dir });
 

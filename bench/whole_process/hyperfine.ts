@@ -61,12 +61,23 @@ const byHand: Timer = async (programs, runs, warmUps) => {
   return times;
 };
 
+interface Chosen {
+  time: Timer;
+  /** With fewer runs it does not begin. */
+  fewest: number;
+  name: string;
+  absent: string[];
+}
+
 /** hyperfine, if it is installed; else our own, and why. */
-export function timer(dir: string): { time: Timer; name: string; absent: string[] } {
+export function timer(dir: string): Chosen {
   const path = installed("hyperfine");
-  if (path !== undefined) return { time: hyperfine(path, dir), name: "hyperfine", absent: [] };
+  if (path !== undefined) {
+    return { time: hyperfine(path, dir), fewest: 2, name: "hyperfine", absent: [] };
+  }
   return {
     time: byHand,
+    fewest: 1,
     name: "run.ts",
     absent: [
       "hyperfine: not installed (apt-get install hyperfine): whole processes are timed by run.ts",

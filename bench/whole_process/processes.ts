@@ -53,7 +53,7 @@ function commandOf(side: "C" | Runtime, words: string[], dir: string): string[] 
 }
 
 async function measure({ dir, pick, options }: Setting): Promise<Section> {
-  const { time, name: timedBy, absent } = timer(dir);
+  const { time, fewest, name: timedBy, absent } = timer(dir);
   Registry.openSync("whole", { dir }).close();
   const rounds = pick(7, 1);
   const times = new Samples("ms");
@@ -69,8 +69,8 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
       }));
       const found = await time(
         programs,
-        pick(runs, 1) + (options.isQuick ? 1 : 0),
-        round === 0 ? 1 : 0,
+        pick(runs, fewest),
+        round === 0 ? pick(1, 0) : 0,
       );
       for (const [program, values] of found) times.add(program, ...values);
     }
