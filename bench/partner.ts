@@ -6,6 +6,7 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { root } from "../.ci/toolchain.ts";
 
@@ -111,14 +112,39 @@ export function run(command: string, args: string[], env?: NodeJS.ProcessEnv): P
   return new Partner(command, args, env).end();
 }
 
+/** Groups that have been killed, but may not be gone: what a child has started dies after it. */
+const dying = new Set<number>();
+
 /** The child and what it has started. Its own end is not yet known, so the number is still its. */
 function killGroup({ pid }: ChildProcess): void {
   if (pid === undefined) return;
   try {
     process.kill(-pid, "SIGKILL");
+    dying.add(pid);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
+}
+
+/** Whether a process of these groups still runs; one that is dead may wait for ever to be buried. */
+function anyRuns(groups: ReadonlySet<number>): boolean {
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).some((pid) => {
+    try {
+      // After the program's name, in brackets: state, parent, group.
+      const [state = "", , group] = readFileSync(`/proc/${pid}/stat`, "utf8")
+        .replace(/^.*\) /s, "").split(" ");
+      return !"ZX".includes(state) && groups.has(Number(group));
+    } catch {
+      // It has ended meanwhile.
+      return false;
+    }
+  });
+}
+
+/** Kills what runs, and resolves when nothing runs any more. */
+export async function endAll(): Promise<void> {
+  for (const child of running) killGroup(child);
+  await allEnded();
 }
 
 /** Kills what runs, and lets nothing start any more. */
@@ -129,5 +155,8 @@ export function stopAll(): void {
 
 /** Resolves when nothing runs any more. */
 export async function allEnded(): Promise<void> {
-  while (running.size > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const pause = () => new Promise((resolve) => setTimeout(resolve, 5));
+  while (running.size > 0) await pause();
+  while (dying.size > 0 && anyRuns(dying)) await pause();
+  dying.clear();
 }

@@ -23,7 +23,7 @@ import process from "node:process";
 import { deno, zig, zigEnv } from "../.ci/toolchain.ts";
 import { describeMachine } from "./machine.ts";
 import { type Options, parseOptions, UsageError } from "./options.ts";
-import { allEnded, run, stopAll } from "./partner.ts";
+import { allEnded, endAll, run, stopAll } from "./partner.ts";
 import { installPeers } from "./peers/install.ts";
 import { peers, shmObject } from "./peers/peers.ts";
 import { BEGIN, END, withBlock } from "./report/readme.ts";
@@ -73,21 +73,38 @@ function print({ title, tables, absent }: TimedSection): void {
   for (const line of absent) console.log(`\nNot measured: ${line}`);
 }
 
-/** Measures all parts that were asked for. */
-async function measure(setting: Setting): Promise<TimedSection[]> {
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
+
+/** Measures all parts that were asked for; returns also what has failed. */
+async function measure(
+  setting: Omit<Setting, "dir">,
+): Promise<{ sections: TimedSection[]; failed: string[] }> {
   const { only } = setting.options;
   const sections: TimedSection[] = [];
+  const failed: string[] = [];
   for (const part of parts) {
     if (only.length > 0 && !only.includes(part.name)) continue;
     progress(`${part.name}: ${part.title}`);
     const begun = performance.now();
-    const section = await part.measure(setting);
-    const seconds = (performance.now() - begun) / 1000;
-    progress(`${part.name}: ${seconds.toFixed(1)} s`);
-    sections.push({ part: part.name, seconds, ...section });
-    print({ part: part.name, seconds, ...section });
+    const own = join(dir, part.name);
+    mkdirSync(own);
+    try {
+      const section = await part.measure({ ...setting, dir: own });
+      const seconds = (performance.now() - begun) / 1000;
+      progress(`${part.name}: ${seconds.toFixed(1)} s`);
+      sections.push({ part: part.name, seconds, ...section });
+      print({ part: part.name, seconds, ...section });
+    } catch (error) {
+      if (stoppedBy !== undefined) throw error;
+      // The others are worth having, after minutes of work.
+      progress(`${part.name}: FAILED: ${messageOf(error)}`);
+      failed.push(`part ${part.name}: it failed: ${messageOf(error).split("\n")[0]}`);
+      await endAll();
+    }
+    rmSync(own, { recursive: true, force: true });
   }
-  return sections;
+  return { sections, failed };
 }
 
 /** The texts as the tests want what is committed: formatted, charts, too. */
@@ -124,14 +141,12 @@ async function bench(options: Options, words: string[]): Promise<void> {
   for (const note of machine.notes) progress(note);
   const absentPeers = await installPeers(options, progress);
   await build();
-  const setting: Setting = {
-    dir,
+  const { sections, failed } = await measure({
     options,
     cores: machine.cores,
     pick: (full, quick) => options.isQuick ? quick : full,
     progress,
-  };
-  const sections = await measure(setting);
+  });
   const notes = [...machine.notes, ...machine.stolen()];
   if (options.isQuick) {
     notes.push("A quick run: few rounds, which show that everything works and not how fast.");
@@ -143,7 +158,7 @@ async function bench(options: Options, words: string[]): Promise<void> {
     seconds: (performance.now() - begun) / 1000,
     ...{ machine: machine.lines, notes, sections },
     targets: options.only.length === 0 ? allVerdicts(verdicts) : verdicts,
-    absent: [...new Set([...absentPeers, ...sections.flatMap(({ absent }) => absent)])],
+    absent: [...new Set([...failed, ...absentPeers, ...sections.flatMap(({ absent }) => absent)])],
   };
   console.log("\n== Targets ==\n");
   console.log(
@@ -158,7 +173,9 @@ async function bench(options: Options, words: string[]): Promise<void> {
   for (const line of machine.lines) console.log(`\n${line}`);
   for (const line of report.absent) progress(`absent: ${line}`);
 
+  if (sections.length === 0) throw new Error("nothing was measured");
   await publish(report);
+  if (failed.length > 0) process.exitCode = 1;
   progress(`all of it took ${report.seconds.toFixed(0)} s`);
 }
 
@@ -195,7 +212,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 try {
   await bench(options, words);
 } catch (error) {
-  if (stoppedBy === undefined) progress(error instanceof Error ? error.message : String(error));
+  if (stoppedBy === undefined) progress(messageOf(error));
   process.exitCode = 1;
 } finally {
   stopAll();

@@ -18,7 +18,7 @@ export type Runtime = (typeof runtimes)[number];
 
 /** What one part is given. */
 export interface Setting {
-  /** In shared memory; everything that the run makes is in here, and goes with it. */
+  /** The part's own, in shared memory: everything that it makes is in here, and goes with it. */
   dir: string;
   options: Options;
   cores: number;

@@ -97,6 +97,8 @@ export interface Verdict {
   limit: string;
   /** What was measured, as text, by column. */
   measured: Partial<Record<Column, string>>;
+  /** The same for programs; null where a ratio cannot be trusted. */
+  numbers: Partial<Record<Column, (number | null)[]>>;
   outcome: Outcome;
   /** What else was measured that says why; for a target that is missed. */
   reason?: string;
@@ -120,8 +122,15 @@ export function judge(
     column,
     list.map((value) => textOf(value, limit, format)).join(" / "),
   ]);
+  const numbers = Object.entries(measured).map(([column, list]) => [
+    column,
+    list.map((value) =>
+      typeof value === "number" ? value : value?.isTrusted === true ? value.value : null
+    ),
+  ]);
   const verdict: Verdict = {
-    ...{ target, what, limit: limitText, measured: Object.fromEntries(texts) },
+    ...{ target, what, limit: limitText },
+    ...{ measured: Object.fromEntries(texts), numbers: Object.fromEntries(numbers) },
     outcome: outcomeOf(values, limit),
   };
   return verdict.outcome === "missed" && reason !== undefined ? { ...verdict, reason } : verdict;

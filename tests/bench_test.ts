@@ -149,6 +149,7 @@ test("a target is met, missed, undecided or not measured", () => {
   assertEquals(outcome([{ ...unsure, high: 1.7, rounds: 2 }]), "undecided");
   const shown = judge("pair", { Bun: [{ ...unsure, high: 1.7 }, sure(1.5), unsure] }, String);
   assertEquals(shown.measured.Bun, "under 1.8x / 1.50x / ? (+-50 %)");
+  assertEquals(shown.numbers.Bun, [null, 1.5, null]);
   assertEquals(outcome([sure(1.2), undefined]), "not measured");
   assertEquals(judge("deathWorst", { C: [NaN] }, String).outcome, "missed");
   assertEquals(judge("pair", { Deno: [sure(2)] }, String, "because").reason, "because");
@@ -418,6 +419,23 @@ runTest("a quick run without any peer writes all results, and names what is abse
     assert(run.printed.includes("the README is as it was: there is no"), "said of the README");
   } finally {
     run.end();
+  }
+});
+
+runTest("a part that fails is named, and the others are published", async () => {
+  const bin = mkdtempSync("/tmp/dsmr-bench-test-");
+  writeFileSync(join(bin, "hyperfine"), "#!/bin/sh\nexit 3\n", { mode: 0o755 });
+  const run = new Run(["--only=memory,processes"], { PATH: bin });
+  try {
+    assertEquals(await run.ended(), "1", run.printed);
+    assert(run.printed.includes("bench: processes: FAILED"), run.printed);
+    const report = JSON.parse(readFileSync(join(run.out, "latest.json"), "utf8")) as Report;
+    assertEquals(report.sections.map(({ part }) => part), ["memory"]);
+    assert(report.absent.some((line) => line.startsWith("part processes: it failed:")));
+    run.checkNothingIsLeft();
+  } finally {
+    run.end();
+    rmSync(bin, { recursive: true });
   }
 });
 

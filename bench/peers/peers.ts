@@ -5,7 +5,7 @@
  * @module
  */
 
-import { basename } from "node:path";
+import { basename, dirname } from "node:path";
 import { installed } from "../../.ci/system_packages.ts";
 import { Registry } from "../../lib/mod.ts";
 import { type Asked, interleave, ratioText, Samples } from "../harness.ts";
@@ -50,9 +50,9 @@ const works = [
   ["read", "Read a record of 1,024 bytes, of one moment"],
 ] as const;
 
-/** The object that shm-typed-array makes, which is not in the run's folder. */
-export function shmObject(dir: string): string {
-  return `/${basename(dir)}.peer`;
+/** The object that shm-typed-array makes, which is not in the run's folder `runDir`. */
+export function shmObject(runDir: string): string {
+  return `/${basename(runDir)}.peer`;
 }
 
 interface Child {
@@ -76,7 +76,7 @@ async function start(
   if (node === undefined || node.includes("node_compat_bin")) {
     absent.push("shm-typed-array: there is no Node.js, which it needs");
   } else {
-    const args = ["bench/peers/in_node.cjs", options.peers, shmObject(dir)];
+    const args = ["bench/peers/in_node.cjs", options.peers, shmObject(dirname(dir))];
     children.push({ prefix: "Node.js", partner: new Partner(node, args) });
   }
   for (const { prefix, partner } of [...children]) {

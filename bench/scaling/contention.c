@@ -98,7 +98,8 @@ static void contender(const char *directory, const struct kind *kind, int number
   atomic_fetch_add(&shared->ready, 1);
   while (atomic_load(&shared->go) == 0) sched_yield();
   long count = 0;
-  while (atomic_load_explicit(&shared->stop, memory_order_relaxed) == 0) {
+  /* Once at least: on a busy machine all may be over before this one is let run. */
+  do {
     for (int i = 0; i < BATCH; i++) {
       random ^= random << 13;
       random ^= random >> 17;
@@ -106,7 +107,7 @@ static void contender(const char *directory, const struct kind *kind, int number
       kind->use(random % 100 < write_percent);
     }
     count += BATCH;
-  }
+  } while (atomic_load_explicit(&shared->stop, memory_order_relaxed) == 0);
   shared->counts[number] = count;
   _exit(0);
 }
