@@ -22,7 +22,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { deno, zig, zigEnv } from "../.ci/toolchain.ts";
 import { describeMachine } from "./machine.ts";
-import { type Options, parseOptions, UsageError } from "./options.ts";
+import { type Options, parseOptions, USAGE, UsageError } from "./options.ts";
 import { allEnded, endAll, run, stopAll } from "./partner.ts";
 import { installPeers } from "./peers/install.ts";
 import { peers, shmObject } from "./peers/peers.ts";
@@ -199,6 +199,10 @@ if (process.platform !== "linux") {
   process.exit(1);
 }
 const words = process.argv.slice(2).filter((word) => word !== "--");
+if (words.includes("--help")) {
+  console.log(`${USAGE}\nParts: ${parts.map(({ name }) => name).join(", ")}.`);
+  process.exit(0);
+}
 const options = readOptions(words);
 const dir = mkdtempSync(join(options.shm, "dsmr-bench-"));
 let stoppedBy: keyof typeof constants.signals | undefined;
