@@ -9,7 +9,6 @@
  *   dsmr      the lock of segment "data"
  *   rwlock    glibc's, process-shared
  *   robust    glibc's robust mutex, for readers and writers alike
- *   cas       compare-and-swap, then swap, spinning: the floor, with one process
  *
  * Inside, a writer counts in one cache line of shared memory, and a reader looks at it.
  * contention_child.ts does the same from JavaScript.
@@ -25,7 +24,6 @@
 #define BATCH 32
 
 static struct shared {
-  _Alignas(64) _Atomic uint32_t word;
   _Alignas(64) pthread_mutex_t robust;
   _Alignas(64) pthread_rwlock_t rwlock;
   _Alignas(64) volatile uint64_t data[8];
@@ -53,25 +51,18 @@ static inline void read_data(void) { (void)shared->data[0]; }
     }                                                              \
   }
 
-static inline void spin_lock(void) {
-  uint32_t free_word = 0;
-  while (!atomic_compare_exchange_weak(&shared->word, &free_word, 1)) free_word = 0;
-}
-
 USE(use_dsmr, (void)acquire(own_lock, DSMR_EXCLUSIVE), (void)dsmr_lock_release(own_lock),
     (void)acquire(own_lock, DSMR_SHARED), (void)dsmr_lock_release(own_lock))
 USE(use_rwlock, pthread_rwlock_wrlock(&shared->rwlock), pthread_rwlock_unlock(&shared->rwlock),
     pthread_rwlock_rdlock(&shared->rwlock), pthread_rwlock_unlock(&shared->rwlock))
 USE(use_robust, pthread_mutex_lock(&shared->robust), pthread_mutex_unlock(&shared->robust),
     pthread_mutex_lock(&shared->robust), pthread_mutex_unlock(&shared->robust))
-USE(use_cas, spin_lock(), (void)atomic_exchange(&shared->word, 0), spin_lock(),
-    (void)atomic_exchange(&shared->word, 0))
 
 static const struct kind {
   const char *name;
   void (*use)(int is_write);
 } kinds[] = {
-    {"dsmr", use_dsmr}, {"rwlock", use_rwlock}, {"robust", use_robust}, {"cas", use_cas}};
+    {"dsmr", use_dsmr}, {"rwlock", use_rwlock}, {"robust", use_robust}};
 
 static const struct kind *kind_named(const char *name) {
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {

@@ -23,7 +23,8 @@ import { judge } from "../targets.ts";
 
 /** In per cent of all uses; the others are in shared mode. */
 const mixtures = [100, 50, 10, 1, 0] as const;
-const FLOOR = "cas 100 1";
+/** Of pair.c: a bare pair, uncontended, without a loop that draws what is next. */
+const FLOOR = "pair cas_swap";
 
 /** How often each has had the lock, and how long that took in all. */
 interface Uses {
@@ -51,6 +52,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
   registry.getNamedSegmentSync("barrier", 64);
 
   const c = startProgram("contention", dir);
+  const pair = startProgram("pair", dir, "pairs");
   const subjects: Subjects = new Map();
   for (const kind of ["dsmr", "rwlock", "robust"]) {
     subjects.set(kind === "dsmr" ? "C" : kind, async (processes, writes) => {
@@ -92,8 +94,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
     for (const writes of [50, 100, 0]) await subjects.get(runtime)?.(Math.max(...counts), writes);
   }
   for (let round = 0; round < rounds; round++) {
-    const [floor = NaN, count = NaN] = numbers(await c.ask(`cas 1 100 ${milliseconds(1)}`));
-    times.add(FLOOR, floor / count);
+    times.addLine("pair ", await pair.ask("pairs"));
     for (const writes of mixtures) {
       for (const processes of counts) {
         for (const name of ["C", ...runtimes, "rwlock"]) await measureOne(name, processes, writes);
@@ -102,7 +103,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
       }
     }
   }
-  for (const one of [c, ...runtimes.flatMap((runtime) => crowd[runtime])]) await one.end();
+  for (const one of [c, pair, ...runtimes.flatMap((runtime) => crowd[runtime])]) await one.end();
   Registry.destroy(registry.name, { dir });
   return section(times, fairness, counts);
 }
