@@ -57,7 +57,7 @@ const hot_headers = [_][]const u8{ "claim.h", "lwlock_path.h" };
 /// The headers that a C program needs, in c/.
 const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };
 
-/// Programs, each of one file: in c/tests/, examples/ and bench/.
+/// Programs, each of one file: in c/tests/, examples/ and below bench/.
 const test_programs = [_][]const u8{
     "segment_test.c",
     "registry_test.c",
@@ -84,7 +84,15 @@ const test_programs = [_][]const u8{
 const example_programs = [_][]const u8{"word_table.c"};
 /// C programs of c/tests/ that the TypeScript tests start.
 const partner_programs = [_][]const u8{ "interleave.c", "storm_member.c" };
-const bench_programs = [_][]const u8{ "floor.c", "pair.c", "death.c", "ping.c" };
+const bench_programs = [_][]const u8{
+    "subjects/segments.c",
+    "subjects/pair.c",
+    "subjects/death.c",
+    "subjects/ping.c",
+    "scaling/contention.c",
+    "scaling/growth.c",
+    "whole_process/whole.c",
+};
 
 const cross_targets = [_]std.Target.Query{
     .{ .cpu_arch = .x86_64, .os_tag = .linux },
@@ -203,7 +211,7 @@ pub fn build(b: *std.Build) void {
         bench.dependOn(installProgram(b, b.fmt("bench/{s}", .{name}), library));
     }
     // Once more with the library linked in: what the way through a shared library costs.
-    const static = addProgram(b, "bench/pair.c", releaseModule(b, host));
+    const static = addProgram(b, "bench/subjects/pair.c", releaseModule(b, host));
     addLibrarySources(b, static.root_module);
     bench.dependOn(&b.addInstallArtifact(static, .{ .dest_sub_path = "pair_static" }).step);
 }

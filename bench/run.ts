@@ -1,159 +1,228 @@
 /**
- * The benchmark: `deno task bench`. Prints tables of times, of ratios to what the machine
- * itself costs, and of DESIGN's targets, all measured in this run.
+ * The benchmark: `deno task bench`. Builds, measures part by part, prints tables as it goes, and
+ * writes bench/results/latest.md, latest.json and charts.
+ *
+ * Everything that it makes while it measures is in one folder in shared memory, and every process
+ * that it starts is in a group of its own: whatever happens, both go.
  *
  * @module
  */
 
-import { constants, cpus, release } from "node:os";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import {
+  accessSync,
+  constants as modes,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { bun, deno, root, zig, zigEnv } from "../.ci/toolchain.ts";
-import { Registry } from "../lib/mod.ts";
-import { measureAsync, printAsync } from "./async.ts";
-import { measureLocks, printLocks } from "./locks.ts";
-import { allEnded, run, stopAll } from "./processes.ts";
-import { ns, printTable, ratio, Samples, target } from "./table.ts";
+import { deno, zig, zigEnv } from "../.ci/toolchain.ts";
+import { describeMachine } from "./machine.ts";
+import { type Options, parseOptions, USAGE, UsageError } from "./options.ts";
+import { allEnded, endAll, run, stopAll } from "./partner.ts";
+import { installPeers } from "./peers/install.ts";
+import { peers, shmObject } from "./peers/peers.ts";
+import { BEGIN, END, withBlock } from "./report/readme.ts";
+import {
+  filesOf,
+  replaceFile,
+  type Report,
+  type TimedSection,
+  writeReport,
+} from "./report/report.ts";
+import { columns } from "./report/table.ts";
+import { contention } from "./scaling/contention.ts";
+import { growth } from "./scaling/growth.ts";
+import { memory } from "./scaling/memory.ts";
+import { reading } from "./scaling/reading.ts";
+import type { Part, Setting } from "./setting.ts";
+import { async } from "./subjects/async.ts";
+import { death } from "./subjects/death.ts";
+import { locks } from "./subjects/locks.ts";
+import { ping } from "./subjects/ping.ts";
+import { segments } from "./subjects/segments.ts";
+import { struct } from "./subjects/struct.ts";
+import { allVerdicts } from "./targets.ts";
+import { processes } from "./whole_process/processes.ts";
 
-const START_ROUNDS = 15;
-const ATTACH_RATIO = 1.5;
-/** 1,000 segments to one: "as fast", within what the machine lets one tell apart. */
-const MANY_RATIO = 1.1;
-const START_MS = { deno: 10, bun: 5 };
+/** In the order in which they are measured and shown. */
+const parts: readonly Part[] = [
+  ...[locks, contention, reading, peers, segments, growth, memory],
+  ...[processes, death, ping, async, struct],
+];
 
 function progress(text: string): void {
   process.stderr.write(`bench: ${text}\n`);
 }
 
-function parseTimes(text: string): Map<string, number> {
-  const lines = text.trim().split("\n").map((line) => line.split(" "));
-  return new Map(lines.map(([name = "", time]) => [name, Number(time)]));
-}
-
-/** Milliseconds that whole processes take; they take turns, as the subjects within do. */
-async function startTimes(dir: string): Promise<Samples> {
-  const runtimes: [string, string, string[]][] = [
-    ["deno", deno, ["run", "--allow-all"]],
-    ["bun", bun, ["run"]],
-  ];
-  const times = new Samples();
-  // The first round warms the caches and is thrown away.
-  for (let round = -1; round < START_ROUNDS; round++) {
-    for (const [runtime, path, args] of runtimes) {
-      for (const program of ["empty", "import", "attach"]) {
-        const started = performance.now();
-        await run(path, [...args, `bench/start/${program}.ts`, dir]);
-        if (round >= 0) times.add(`${runtime} ${program}`, performance.now() - started);
-      }
-    }
-  }
-  return times;
-}
-
-type Times = Map<string, number>;
-
-function printSegments(c: Times, inDeno: Times, inBun: Times): void {
-  const get = (times: Times, name: string): number => times.get(name) ?? NaN;
-  const all = [c, inDeno, inBun];
-  const floor = get(c, "map_file");
-  const attach = all.map((t) => get(t, "attach_detach") / floor);
-  const many = all.map((t) => get(t, "known_of_many") / get(t, "known_of_one"));
-  const x = (values: number[]) => values.map((value) => ratio(value, 1));
-  printTable(`Segments. The floor: open + fstat + mmap + close + munmap in C = ${ns(floor)}`, [
-    ["", "C", "Deno", "Bun", "target"],
-    [
-      "attach + detach a known segment, to floor",
-      ...x(attach),
-      target(attach, ATTACH_RATIO, "x", 2),
-    ],
-    ["open + attach + close, to floor", ratio(get(c, "open_attach_close"), floor)],
-    ["getNamedSegment again, 1 segment", ...all.map((t) => ns(get(t, "known_of_one")))],
-    ["the same, 1,000 segments, to 1", ...x(many), target(many, MANY_RATIO, "x", 2)],
-    ["one FFI call", "", ns(get(inDeno, "ffi_call")), ns(get(inBun, "ffi_call"))],
-  ]);
-}
-
-function printStart(times: Samples): void {
-  const onTop = (program: string) =>
-    (["deno", "bun"] as const).flatMap((runtime) => {
-      const ms = times.median(`${runtime} ${program}`) - times.median(`${runtime} empty`);
-      return [`${ms.toFixed(1)} ms`, target([ms], START_MS[runtime], " ms", 0)];
-    });
-  printTable(`Whole processes, median of ${START_ROUNDS}`, [
-    ["", "Deno", "target", "Bun", "target"],
-    [
-      "empty program",
-      ...["deno", "bun"].flatMap((r) => [`${times.median(`${r} empty`).toFixed(1)} ms`, ""]),
-    ],
-    ["import, on top", ...onTop("import")],
-    ["import + open + attach, on top", ...onTop("attach")],
-  ]);
-}
-
 async function build(): Promise<void> {
   progress("building");
   await run(zig(), ["build", "bench"], zigEnv() as NodeJS.ProcessEnv);
-  for (const name of ["floor", "pair", "pair_static", "death", "ping"]) {
-    const path = join(root, "zig-out", "bin", name);
-    if (!existsSync(path)) throw new Error(`The build has made no ${path}.`);
-  }
 }
 
-async function measure(dir: string): Promise<void> {
-  await build();
-  progress("segments from C, Deno and Bun");
-  const c = parseTimes(await run(join(root, "zig-out", "bin", "floor"), [dir]));
-  for (const name of ["small", "large"]) Registry.destroy(name, { dir });
-  const inDeno = parseTimes(await run(deno, ["run", "--allow-all", "bench/in_process.ts", dir]));
-  for (const name of ["small", "large"]) Registry.destroy(name, { dir });
-  const inBun = parseTimes(await run(bun, ["run", "bench/in_process.ts", dir]));
-  const locks = await measureLocks(dir, progress);
-  const async = await measureAsync(dir, progress);
-  progress("fields of a struct in Deno and Bun");
-  const fields = [
-    await run(deno, ["run", "--allow-all", "bench/struct.ts", dir]),
-    await run(bun, ["run", "bench/struct.ts", dir]),
-  ];
-  progress("starting processes");
-  Registry.openSync("start", { dir }).close();
-  const start = await startTimes(dir);
-
-  const cores = cpus();
-  console.log(`\n${cores.length} x ${cores[0]?.model}, Linux ${release()}`);
-  if (cores.length === 1) {
-    console.log("\nOne core: where two processes are involved, this is how the scheduler lets");
-    console.log("them take turns, and not how fast they could be.");
+function print({ title, tables, absent }: TimedSection): void {
+  console.log(`\n== ${title} ==`);
+  for (const { title, rows, note } of tables) {
+    console.log(`\n${title}\n\n${columns(rows).join("\n")}`);
+    if (note !== undefined) console.log(`\n${note}`);
   }
-  printSegments(c, inDeno, inBun);
-  printLocks(locks);
-  printAsync(async);
-  for (const text of fields) console.log(text.trimEnd());
-  printStart(start);
+  for (const line of absent) console.log(`\nNot measured: ${line}`);
+}
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
+
+/** Measures all parts that were asked for; returns also what has failed. */
+async function measure(
+  setting: Omit<Setting, "dir">,
+): Promise<{ sections: TimedSection[]; failed: string[] }> {
+  const { only } = setting.options;
+  const sections: TimedSection[] = [];
+  const failed: string[] = [];
+  for (const part of parts) {
+    if (only.length > 0 && !only.includes(part.name)) continue;
+    progress(`${part.name}: ${part.title}`);
+    const begun = performance.now();
+    const own = join(dir, part.name);
+    mkdirSync(own);
+    try {
+      const section = await part.measure({ ...setting, dir: own });
+      const seconds = (performance.now() - begun) / 1000;
+      progress(`${part.name}: ${seconds.toFixed(1)} s`);
+      sections.push({ part: part.name, seconds, ...section });
+      print({ part: part.name, seconds, ...section });
+    } catch (error) {
+      if (stoppedBy !== undefined) throw error;
+      // The others are worth having, after minutes of work.
+      progress(`${part.name}: FAILED: ${messageOf(error)}`);
+      failed.push(`part ${part.name}: it failed: ${messageOf(error).split("\n")[0]}`);
+      await endAll();
+    }
+    rmSync(own, { recursive: true, force: true });
+  }
+  return { sections, failed };
+}
+
+/** The texts as the tests want what is committed: formatted, charts, too. */
+async function formatted(files: ReadonlyMap<string, string>): Promise<Map<string, string>> {
+  const folder = join(dir, "report");
+  mkdirSync(folder);
+  for (const [name, text] of files) writeFileSync(join(folder, name), text);
+  await run(deno, ["fmt", "--quiet", "--no-config", "--line-width=100", folder]);
+  return new Map(
+    [...files.keys()].map((name) => [name, readFileSync(join(folder, name), "utf8")]),
+  );
+}
+
+/** Writes the results, when all of them are ready: an interrupted run changes nothing. */
+async function publish(report: Report): Promise<void> {
+  const { out, readme } = options;
+  const { text, why } = readme === undefined ? {} : withBlock(readme, report, out);
+  const files = filesOf(report);
+  if (text !== undefined) files.set("README.md", text);
+  const results = await formatted(files);
+  const newReadme = results.get("README.md");
+  results.delete("README.md");
+  writeReport(results, out);
+  progress(`${join(out, "latest.md")} and ${results.size - 1} more are written`);
+  if (why !== undefined) progress(`the README is as it was: ${why}`);
+  if (readme === undefined || newReadme === undefined) return;
+  replaceFile(readme, newReadme);
+  progress(`${readme} is rewritten between ${BEGIN} and ${END}`);
+}
+
+async function bench(options: Options, words: string[]): Promise<void> {
+  const begun = performance.now();
+  const machine = await describeMachine();
+  for (const note of machine.notes) progress(note);
+  const absentPeers = await installPeers(options, progress);
+  await build();
+  const { sections, failed } = await measure({
+    options,
+    cores: machine.cores,
+    pick: (full, quick) => options.isQuick ? quick : full,
+    progress,
+  });
+  const notes = [...machine.notes, ...machine.stolen()];
+  if (options.isQuick) {
+    notes.push("A quick run: few rounds, which show that everything works and not how fast.");
+  }
+  const verdicts = sections.flatMap(({ targets }) => targets);
+  const report: Report = {
+    command: ["deno task bench", ...words].join(" "),
+    ...{ date: machine.date, commit: machine.commit, isQuick: options.isQuick },
+    seconds: (performance.now() - begun) / 1000,
+    ...{ machine: machine.lines, notes, sections },
+    targets: options.only.length === 0 ? allVerdicts(verdicts) : verdicts,
+    absent: [...new Set([...failed, ...absentPeers, ...sections.flatMap(({ absent }) => absent)])],
+  };
+  console.log("\n== Targets ==\n");
+  console.log(
+    columns([
+      ["", "target", "Deno", "Bun", "C", ""],
+      ...report.targets.map(({ what, limit, measured, outcome }) => [
+        ...[what, limit, measured.Deno ?? "", measured.Bun ?? "", measured.C ?? ""],
+        outcome === "missed" ? "MISSED" : outcome,
+      ]),
+    ]).join("\n"),
+  );
+  for (const line of machine.lines) console.log(`\n${line}`);
+  for (const line of report.absent) progress(`absent: ${line}`);
+
+  if (sections.length === 0) throw new Error("nothing was measured");
+  await publish(report);
+  if (failed.length > 0) process.exitCode = 1;
+  progress(`all of it took ${report.seconds.toFixed(0)} s`);
+}
+
+function readOptions(words: string[]): Options {
+  try {
+    const options = parseOptions(words, parts.map(({ name }) => name));
+    accessSync(options.shm, modes.W_OK);
+    return options;
+  } catch (error) {
+    progress(
+      error instanceof UsageError
+        ? error.message
+        : `The folder of the run cannot be made: ${(error as Error).message}`,
+    );
+    process.exit(2);
+  }
 }
 
 if (process.platform !== "linux") {
   progress("the floors and peers are those of Linux: nothing is measured on other systems.");
   process.exit(1);
 }
-// In shared memory, with all registries in it: whatever happens, it goes as a whole.
-const dir = mkdtempSync("/dev/shm/dsmr-bench-");
+const words = process.argv.slice(2).filter((word) => word !== "--");
+if (words.includes("--help")) {
+  console.log(`${USAGE}\nParts: ${parts.map(({ name }) => name).join(", ")}.`);
+  process.exit(0);
+}
+const options = readOptions(words);
+const dir = mkdtempSync(join(options.shm, "dsmr-bench-"));
 let stoppedBy: keyof typeof constants.signals | undefined;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(signal, () => {
+    if (stoppedBy === undefined) progress(`${signal}: stopping; the last results stay as they are`);
     stoppedBy = signal;
     stopAll();
   });
 }
 try {
-  await measure(dir);
+  await bench(options, words);
 } catch (error) {
-  if (stoppedBy === undefined) progress(error instanceof Error ? error.message : String(error));
+  if (stoppedBy === undefined) progress(messageOf(error));
   process.exitCode = 1;
 } finally {
   stopAll();
   await allEnded();
   rmSync(dir, { recursive: true, force: true });
+  rmSync(join("/dev/shm", shmObject(dir)), { force: true });
 }
 if (stoppedBy !== undefined) process.exitCode = 128 + constants.signals[stoppedBy];
 process.exit();

@@ -78,6 +78,7 @@ const MAIN_THREAD: Readonly<Record<string, string>> = {
   "background_worker_scopes_test.ts": ELSEWHERE,
   "background_worker_test.ts": ELSEWHERE,
   "assert_test.ts": "tests the tests' own assertions",
+  "bench_test.ts": ELSEWHERE,
   "call_stats_death_test.ts": ELSEWHERE,
   "death_test.ts": ELSEWHERE,
   "docs_test.ts": ELSEWHERE,

@@ -1,0 +1,245 @@
+/**
+ * Taking a lock and letting it go, uncontended and with two processes at it: from C, Deno and Bun,
+ * next to what the C library, the kernel and Boost offer. All of them take turns, in one run.
+ *
+ * @module
+ */
+
+import { Registry } from "../../lib/mod.ts";
+import { interleave, ratioText, Samples } from "../harness.ts";
+import { Partner } from "../partner.ts";
+import { buildBoost } from "../peers/boost.ts";
+import { ns, percent } from "../report/table.ts";
+import { bar, type Chart } from "../report/svg.ts";
+import {
+  type Part,
+  runtimes,
+  type Section,
+  type Setting,
+  startProgram,
+  startScript,
+  type Table,
+} from "../setting.ts";
+import { judge } from "../targets.ts";
+
+const modes = ["exclusive", "shared"] as const;
+const FLOOR = "C cas_swap";
+const ROBUST = "C robust_mutex";
+
+/** Subjects of pair.c and boost.cpp, and what they are called. */
+const peers = [
+  ["C cas_swap", "CAS + swap: the floor"],
+  ["C mutex", "glibc mutex"],
+  ["C robust_mutex", "glibc robust mutex"],
+  ["C rwlock_write", "glibc rwlock, write"],
+  ["C rwlock_read", "glibc rwlock, read"],
+  ["C semaphore", "POSIX semaphore"],
+  ["boost mutex", "Boost.Interprocess mutex"],
+  ["boost sharable_write", "Boost.Interprocess sharable mutex, write"],
+  ["boost sharable_read", "Boost.Interprocess sharable mutex, read"],
+  ["boost semaphore", "Boost.Interprocess semaphore"],
+  ["C flock", "flock"],
+  ["C ofd", "OFD lock (fcntl)"],
+] as const;
+
+async function measure({ dir, pick }: Setting): Promise<Section> {
+  using registry = Registry.openSync("lock", { dir });
+  const sides = runtimes.map((runtime) => startScript(runtime, "subjects/locks_child.ts", dir));
+  const boost = await buildBoost();
+  const partners = [
+    { prefix: "C ", partner: startProgram("pair", dir, "pairs") },
+    { prefix: "static ", partner: startProgram("pair_static", dir, "pairs") },
+    ...runtimes.map((runtime, i) => ({ prefix: `${runtime} `, partner: sides[i] as Partner })),
+  ];
+  if (boost.path !== undefined) {
+    partners.push({ prefix: "boost ", partner: new Partner(boost.path, [dir]) });
+  }
+  const pairs = new Samples("ns");
+  await interleave(
+    partners.map((one) => ({ ...one, question: "pairs" })),
+    { rounds: pick(101, 5), warmUp: pick(20, 4) },
+    pairs,
+  );
+  const contended = new Samples("ns");
+  const share = new Samples("share");
+  const rounds = pick(9, 2);
+  const milliseconds = pick(100, 20);
+  await measureContended(dir, sides, { rounds, milliseconds }, contended, share);
+  for (const { partner } of partners) await partner.end();
+  Registry.destroy(registry.name, { dir });
+  return {
+    title: "Locks: acquire and release",
+    tables: [pairTable(pairs), contendedTable(contended, share, rounds, milliseconds)],
+    charts: [pairChart(pairs)],
+    targets: [
+      judge(
+        "pair",
+        {
+          Deno: modes.map((mode) => pairs.ratio(`Deno ${mode}`, FLOOR)),
+          Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, FLOOR)),
+        },
+        String,
+        reason(pairs),
+      ),
+      judge(
+        "stretch",
+        {
+          Deno: modes.map((mode) => pairs.ratio(`Deno ${mode}`, FLOOR)),
+          Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, FLOOR)),
+        },
+        String,
+        "as above.",
+      ),
+      judge(
+        "robust",
+        { C: modes.map((mode) => pairs.ratio(`C ${mode}`, ROBUST)) },
+        String,
+        `linked statically, without the way through a shared library, it takes ${
+          modes.map((mode) => ratioText(pairs.ratio(`static ${mode}`, ROBUST))).join(" / ")
+        }.`,
+      ),
+    ],
+    measures: {
+      ...pairs.summaries("pair: "),
+      ...contended.summaries("contended: "),
+      ...share.summaries("contended, smaller share: "),
+    },
+    absent: boost.why === undefined ? [] : [boost.why],
+  };
+}
+
+/** What a pair consists of, to the floor: what C does, the way there, and lib/. */
+function reason(pairs: Samples): string {
+  const to = (name: string) => ratioText(pairs.ratio(name, FLOOR));
+  const ways = runtimes.map((runtime) =>
+    `from ${runtime} ${to(`${runtime} raw_exclusive`)}, and with lib/ around them ${
+      to(`${runtime} exclusive`)
+    }`
+  );
+  return `the two calls of an exclusive pair take ${to("C exclusive")} from C, ${
+    ways.join(", ")
+  }: the difference to C is the runtime's way into a library.`;
+}
+
+const numbers = (line: string): number[] => line.trim().split(/\s+/).map(Number);
+
+async function measureContended(
+  dir: string,
+  sides: readonly Partner[],
+  { rounds, milliseconds }: { rounds: number; milliseconds: number },
+  times: Samples,
+  share: Samples,
+): Promise<void> {
+  const c = startProgram("pair", dir, "contend", String(milliseconds));
+  let met = 0;
+  for (let round = 0; round < rounds; round++) {
+    times.addLine("C ", await c.ask("contend"));
+    for (const mode of modes) {
+      const question = `contend ${mode} ${milliseconds} ${++met}`;
+      const answers = await Promise.all(sides.map((side) => side.ask(question)));
+      const parts = answers.map(numbers);
+      const counts = parts.map(([count = 0]) => count);
+      const count = counts.reduce((sum, one) => sum + one);
+      const ms = parts.reduce((sum, [, elapsed = 0]) => sum + elapsed, 0) / parts.length;
+      times.add(`Deno + Bun ${mode}`, ms * 1e6 / count);
+      share.add(mode, Math.min(...counts) / count);
+    }
+  }
+  await c.end();
+}
+
+/* ---- tables ----------------------------------------------------------------------------- */
+
+function pairTable(pairs: Samples): Table {
+  const row = (name: string, label: string): string[][] =>
+    !pairs.has(name) ? [] : [[
+      label,
+      ...[pairs.min(name), pairs.median(name), pairs.quantile(name, 0.99)].map(ns),
+      ratioText(pairs.ratio(name, FLOOR)),
+      ratioText(pairs.ratio(name, ROBUST)),
+    ]];
+  return {
+    title: `Uncontended, a pair: ${pairs.summary(FLOOR)?.count} rounds`,
+    rows: [
+      ["", "min", "median", "99 %", "to CAS + swap", "to robust"],
+      ...peers.flatMap(([name, label]) => row(name, label)),
+      ...modes.flatMap((mode) => [
+        ...row(`C ${mode}`, `dsmr from C, ${mode}`),
+        ...row(`static ${mode}`, "... linked statically"),
+        ...runtimes.flatMap((runtime) => [
+          ...row(`${runtime} ${mode}`, `dsmr from ${runtime}, ${mode}`),
+          ...row(`${runtime} raw_${mode}`, "... without lib/, two bare calls"),
+        ]),
+      ]),
+      ...["C", ...runtimes].flatMap((from) =>
+        row(`${from} cheap_calls`, `two calls of dsmr_segment_is_current, ${from}`)
+      ),
+    ],
+  };
+}
+
+function contendedTable(
+  times: Samples,
+  share: Samples,
+  rounds: number,
+  milliseconds: number,
+): Table {
+  const row = (label: string, name: string, peer: string, mode = ""): string[] => [
+    ...[label, ns(times.min(name)), ns(times.median(name)), ns(times.max(name))],
+    ...[ratioText(times.ratio(name, ROBUST)), ratioText(times.ratio(name, peer))],
+    mode === "" ? "" : percent(share.median(mode)),
+  ];
+  const write = "C rwlock_write";
+  const read = "C rwlock_read";
+  return {
+    title: `Two processes at one lock, a pair of either: ${rounds} rounds of ${milliseconds} ms`,
+    rows: [
+      ["", "min", "median", "max", "to robust", "to rwlock", "smaller share"],
+      row("CAS + swap, spinning", "C cas_swap", write),
+      row("glibc mutex", "C mutex", write),
+      row("glibc robust mutex", "C robust_mutex", write),
+      row("POSIX semaphore", "C semaphore", write),
+      row("flock", "C flock", write),
+      row("OFD lock (fcntl)", "C ofd", write),
+      row("glibc rwlock, write", write, write),
+      row("dsmr exclusive, C and C", "C exclusive", write),
+      row("dsmr exclusive, Deno and Bun", "Deno + Bun exclusive", write, "exclusive"),
+      row("glibc rwlock, read", read, read),
+      row("dsmr shared, C and C", "C shared", read),
+      row("dsmr shared, Deno and Bun", "Deno + Bun shared", read, "shared"),
+    ],
+    note: "CAS + swap does not wait: it spins, and would for ever if its holder died.",
+  };
+}
+
+function pairChart(pairs: Samples): Chart {
+  return {
+    name: "locks",
+    title: "Acquire and release a lock, uncontended",
+    unit: "ns a pair",
+    scale: "log",
+    groups: [
+      {
+        heading: "C: without a registry",
+        bars: peers.flatMap(([name, label]) =>
+          bar(label, name === FLOOR ? "floor" : "other", pairs.summary(name))
+        ),
+      },
+      {
+        heading: "dsmr: the holder may die at any instruction",
+        bars: modes.flatMap((mode) =>
+          ["C", ...runtimes].flatMap((from) =>
+            bar(`${mode}, from ${from}`, from, pairs.summary(`${from} ${mode}`))
+          )
+        ),
+      },
+    ],
+  };
+}
+
+/** The part. */
+export const locks: Part = {
+  name: "locks",
+  title: "locks next to those of glibc, the kernel and Boost",
+  measure,
+};

@@ -1,0 +1,124 @@
+/*
+ * segments.c - what mapping a file costs by itself, and the library's segments from C.
+ *
+ *   segments DIRECTORY
+ *
+ * Answers each line of input with a round (bench.h). segments_child.ts does the same from
+ * JavaScript, with registries that this program has filled by the time it answers "ready".
+ */
+#include "../bench.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define SEGMENTS 1000 /* attached */
+#define OTHERS 300    /* to be attached; registry "large" has room for them, too */
+
+static const char *directory;
+static char file_path[4096];
+static uint32_t small; /* a registry with one segment */
+static uint32_t large; /* a registry with SEGMENTS */
+
+static void *mapped[OTHERS];
+static uint32_t attached[OTHERS];
+static int made; /* of either */
+static int lock_fd;
+
+/* The floor of an attach: what any program does to map a file that is there. */
+static void map_once(void) {
+  int fd = open(file_path, O_RDWR | O_CLOEXEC);
+  struct stat status;
+  must(fd >= 0 && fstat(fd, &status) == 0, file_path);
+  void *address = mmap(NULL, (size_t)status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  must(address != MAP_FAILED, "mmap");
+  close(fd);
+  mapped[made++] = address;
+}
+
+static void set_lock(short type) {
+  struct flock request = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+  must(fcntl(lock_fd, F_OFD_SETLK, &request) == 0, "F_OFD_SETLK");
+}
+
+/* What an attach asks of the kernel, and nothing else: the file is opened under a lock. */
+static void map_as_attach_does(void) {
+  set_lock(F_WRLCK);
+  (void)getpid();
+  set_lock(F_UNLCK);
+  (void)geteuid();
+  map_once();
+}
+
+static void unmap_all(void) {
+  while (made > 0) munmap(mapped[--made], 4096 + 128);
+}
+
+static void attach_once(void) {
+  char name[32];
+  snprintf(name, sizeof name, "segment-%d", SEGMENTS + made);
+  dsmr_segment_ticket ticket = {0};
+  must(dsmr_segment_lookup(large, name, (uint32_t)strlen(name), 0, &ticket, NULL) == DSMR_FOUND,
+       "lookup");
+  attached[made++] = ticket.segment;
+}
+
+static void detach_all(void) {
+  while (made > 0) (void)dsmr_segment_detach(attached[--made]);
+}
+
+static void attach_and_detach(void) {
+  dsmr_segment_ticket ticket = {0};
+  must(dsmr_segment_lookup(large, "segment-1007", 12, 0, &ticket, NULL) == DSMR_FOUND, "lookup");
+  (void)dsmr_segment_detach(ticket.segment);
+}
+
+static void open_once(void) {
+  uint32_t registry = open_registry(directory, "small");
+  (void)get_segment(registry, "segment-0");
+  (void)dsmr_registry_close(registry);
+}
+
+SUBJECT(map_file, map_once())
+SUBJECT(attach_calls, map_as_attach_does())
+SUBJECT(attach, attach_once())
+SUBJECT(attach_detach, attach_and_detach())
+SUBJECT(open_attach_close, open_once())
+SUBJECT(known_of_one, (void)get_segment(small, "segment-0"))
+SUBJECT(known_of_many, (void)get_segment(large, "segment-0"))
+
+static const struct subject subjects[] = {
+    {"map_file", map_file, OTHERS, unmap_all},
+    {"attach_calls", attach_calls, OTHERS, unmap_all},
+    {"attach", attach, OTHERS, detach_all},
+    {"attach_detach", attach_detach, 500, NULL},
+    {"open_attach_close", open_attach_close, 250, NULL},
+    {"known_of_one", known_of_one, 2000, NULL},
+    {"known_of_many", known_of_many, 2000, NULL},
+};
+
+int main(int count, char **words) {
+  if (count != 2) return 2;
+  directory = words[1];
+  snprintf(file_path, sizeof file_path, "%s/floor", directory);
+  int fd = open(file_path, O_RDWR | O_CREAT | O_EXCL, 0600);
+  must(fd >= 0 && ftruncate(fd, 4096 + 128) == 0, file_path);
+  close(fd);
+  small = open_registry(directory, "small");
+  large = open_registry(directory, "large");
+  (void)get_segment(small, "segment-0");
+  for (int i = 0; i < SEGMENTS + OTHERS; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "segment-%d", i);
+    uint32_t segment = get_segment(large, name);
+    if (i >= SEGMENTS) (void)dsmr_segment_detach(segment);
+  }
+  char lock_path[4096];
+  snprintf(lock_path, sizeof lock_path, "%s/lock", directory);
+  lock_fd = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  must(lock_fd >= 0, lock_path);
+  printf("ready\n");
+  fflush(stdout);
+  answer_with_rounds(subjects, sizeof subjects / sizeof subjects[0]);
+  return 0;
+}

@@ -1,0 +1,8 @@
+import process from "node:process";
+import { Registry } from "../../../lib/mod.ts";
+
+const [, , dir = ""] = process.argv;
+const registry = Registry.openSync("whole", { dir });
+const { lock } = registry.getNamedSegmentSync("counters", 4096);
+lock.acquireSync();
+lock.release();
