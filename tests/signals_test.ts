@@ -12,6 +12,7 @@ import {
   turn,
 } from "./_async.ts";
 import { assertFailed, assertFails, inScene, succeeded, until } from "./_scene.ts";
+import { untilParked } from "./_parked.ts";
 import type { Report } from "./_agent.ts";
 import { otherThan, runtimes } from "./_spawn.ts";
 
@@ -321,9 +322,9 @@ for (const runtime of runtimes) {
       ];
       for (let round = 0; round < 20; round++) {
         const ours = observe(signal.wait());
+        await untilParked(scene, 1);
         await first.begin({ do: "signal", name: "s", how: "wait" });
-        // Its answer to the next command: it waits, behind us.
-        await first.ask({ do: "answer" });
+        await untilParked(scene, 2);
         assertEquals((await second.ask({ do: "signal", name: "s", how: "notify" })).value, 1);
         assertEquals(await ours.promise, 2 * round + 1);
         assertEquals((await second.ask({ do: "signal", name: "s", how: "notifyAll" })).value, 1);
@@ -374,10 +375,11 @@ for (const runtime of runtimes) {
       for (let round = 0; round < 3; round++) {
         const victim = await Party.start(scene, runtime);
         await victim.begin({ do: "signalWaits", name: "s", count: 5 });
-        await victim.ask({ do: "answer" });
+        await untilParked(scene, 5);
         await survivor.begin({ do: "signal", name: "s", how: "wait" });
-        await survivor.ask({ do: "answer" });
+        await untilParked(scene, 6);
         const ours = observe(signal.wait());
+        await untilParked(scene, 7);
         await victim.killed();
         assertEquals([signal.notify(), ours.settled], [true, false]);
         succeeded(await survivor.next());
@@ -386,7 +388,7 @@ for (const runtime of runtimes) {
       }
       const victim = await Party.start(scene, runtime);
       await victim.begin({ do: "signalWaits", name: "s", count: 5 });
-      await victim.ask({ do: "answer" });
+      await untilParked(scene, 5);
       await victim.killed();
       assertEquals([signal.notifyAll(), signal.notify()], [0, false]);
     }));

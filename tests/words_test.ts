@@ -11,6 +11,7 @@ import {
   Party,
   turn,
 } from "./_async.ts";
+import { untilParked } from "./_parked.ts";
 import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
 import { otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
 
@@ -252,10 +253,9 @@ for (const runtime of runtimes) {
       const [first, second] = [await party(scene, runtime), await party(scene, other)];
       for (let round = 0; round < 20; round++) {
         const ours = observe(segment.wait(0, 0));
-        await first.ask({ do: "notify", segment: "a", at: 4 });
+        await untilParked(scene, 1);
         await first.begin({ do: "wait", segment: "a" });
-        // Its answer to the next command: it is parked, behind us.
-        await first.ask({ do: "answer" });
+        await untilParked(scene, 2);
         assertEquals((await second.ask({ do: "notify", segment: "a", count: 1 })).value, 1);
         assertEquals(await ours.promise, "ok");
         assertEquals((await second.ask({ do: "notify", segment: "a", count: 5 })).value, 1);
@@ -277,10 +277,11 @@ for (const runtime of runtimes) {
         const victim = await party(scene, runtime);
         const survivor = await party(scene, other);
         await victim.begin({ do: "waitAll", segment: "a", count: 5 });
-        await victim.ask({ do: "answer" });
+        await untilParked(scene, 5);
         const before = segment.wait(0, 0);
+        await untilParked(scene, 6);
         await survivor.begin({ do: "wait", segment: "a" });
-        await survivor.ask({ do: "answer" });
+        await untilParked(scene, 7);
         await victim.killed();
         assertEquals(segment.notify(0, 1), 1);
         assertEquals(await before, "ok");
@@ -292,7 +293,7 @@ for (const runtime of runtimes) {
       // What takes their slots gets nobody else's mail.
       const fresh = await party(scene, runtime);
       await fresh.begin({ do: "wait", segment: "a" });
-      await fresh.ask({ do: "answer" });
+      await untilParked(scene, 1);
       assertEquals(segment.notify(0), 1);
       assertEquals(succeeded(await fresh.next()).said, "ok");
     }));
@@ -303,7 +304,7 @@ for (const runtime of runtimes) {
       for (let round = 0; round < 3; round++) {
         const victim = await party(scene, runtime);
         await victim.begin({ do: "waitAll", segment: "a", count: 3 });
-        await victim.ask({ do: "answer" });
+        await untilParked(scene, 3);
         // Stopped: it cannot fetch its mail.
         victim.child.kill("SIGSTOP");
         assertEquals(segment.notify(0, 2), 2);
@@ -312,7 +313,7 @@ for (const runtime of runtimes) {
       }
       const heir = await party(scene, runtime);
       await heir.begin({ do: "wait", segment: "a" });
-      await heir.ask({ do: "answer" });
+      await untilParked(scene, 1);
       assertEquals(segment.notify(0, 1), 1);
       assertEquals(succeeded(await heir.next()).said, "ok");
       const waits = Array.from({ length: 20 }, () => segment.wait(0, 0));
