@@ -1,7 +1,7 @@
 /**
  * What `dsmr top` costs those whom it looks at: the same work in turns, with it and without.
  *
- *   deno run -A bench/top_cost.ts [rounds, default 15]
+ *   deno run -A bench/subjects/top_cost.ts [rounds, default 15]
  *
  * A round is half a second of uncontended lock pairs, and of attaching and detaching a segment,
  * which takes the lock of the registry's tables that top takes, too. It looks ten times a second
@@ -15,7 +15,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { Registry } from "../lib/mod.ts";
+import { Registry } from "../../lib/mod.ts";
 
 const rounds = Number(process.argv[2] ?? 15);
 const ROUND_MS = 500;
@@ -52,7 +52,7 @@ const works: { readonly [name: string]: () => void } = {
 
 /** Runs top until the result is called; it has looked once when this resolves. */
 async function top(): Promise<() => Promise<void>> {
-  const tool = join(fileURLToPath(new URL("../tool/main.ts", import.meta.url)));
+  const tool = join(fileURLToPath(new URL("../../tool/main.ts", import.meta.url)));
   const run = process.versions["deno"] === undefined ? ["run"] : ["run", "--quiet", "-A"];
   const args = [...run, tool, "top", "busy", "--dir", dir, "--interval", "0.1"];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
