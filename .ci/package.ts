@@ -74,11 +74,11 @@ function packagedSource(): string {
   if (begin < 0) throw new Error("lib/ffi/packaged.ts is not as .ci/package.ts knows it.");
   // The imports are spelled out, so that compilers of single-file programs find them.
   const choices = targets.map(({ module, platform, arch }) =>
-    `process.platform === "${platform}" && process.arch === "${arch}"
+    `runtime?.platform === "${platform}" && runtime.arch === "${arch}"
     ? await import("../native/${module}.ts")
     : `
   );
-  return `import process from "node:process";
+  return `import { runtime } from "./runtime.ts";
 
 ${source.slice(0, begin)}/** The libraries of this package. */
 export const packaged: Packaged | undefined = {

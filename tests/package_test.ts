@@ -181,6 +181,10 @@ test(`in ${runtime} a system that the package brings no library for is named`, (
       path,
       `import process from "node:process";
 Object.defineProperty(process, "arch", { value: "riscv64" });
+const { ["De" + "no"]: it } = globalThis;
+if (it !== undefined) {
+  Object.defineProperty(it, "build", { value: { ...it.build, arch: "riscv64" } });
+}
 await import("./program.ts");
 `,
     );

@@ -4,13 +4,12 @@
  * @module
  */
 
-import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { codes, DsmrError, type DsmrErrorCode } from "../errors.ts";
-import { bunCommand, bunRuntime } from "./bun.ts";
-import { denoCommand, denoRuntime } from "./deno.ts";
+import { bunCommand } from "./bun.ts";
+import { denoCommand } from "./deno.ts";
 import { packaged } from "./packaged.ts";
 import { type Fields, Record } from "./record.ts";
+import { runtime } from "./runtime.ts";
 import type { Calls, ModuleCommand, Runtime } from "./symbols.ts";
 import { openPackaged } from "./unpack.ts";
 
@@ -26,8 +25,6 @@ export interface Native {
   number(name: string): number;
   readonly codeOf: ReadonlyMap<number, DsmrErrorCode>;
 }
-
-const runtime = denoRuntime() ?? bunRuntime();
 
 /** How each runtime runs a module as a process, whichever this is. */
 export const moduleCommands: { readonly [Name in Runtime["name"]]: ModuleCommand } = {
@@ -53,9 +50,11 @@ export function native(): Native {
 function openLibrary(runtime: Runtime): Calls {
   const named = runtime.environment("DSMR_LIBRARY") ?? "";
   if (named !== "") return openAt(runtime, named);
-  if (packaged === undefined) return openAt(runtime, checkoutPath());
+  if (packaged === undefined) return openAt(runtime, checkoutPath(runtime));
   const { library, platforms } = packaged;
-  if (library === undefined) throw unsupportedPlatform(platforms, "The package brings none. ");
+  if (library === undefined) {
+    throw unsupportedPlatform(runtime, platforms, "The package brings none. ");
+  }
   try {
     return openPackaged(runtime, library);
   } catch (thrown) {
@@ -84,11 +83,12 @@ function openAt(runtime: Runtime, path: string): Calls {
   }
 }
 
-function checkoutPath(): string {
-  if (process.platform !== "linux" && process.platform !== "darwin") {
-    throw unsupportedPlatform("Linux (x64 or arm64) or macOS", "");
+function checkoutPath(runtime: Runtime): string {
+  const { platform } = runtime;
+  if (platform !== "linux" && platform !== "darwin") {
+    throw unsupportedPlatform(runtime, "Linux (x64 or arm64) or macOS", "");
   }
-  const name = process.platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
+  const name = platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
   const url = new URL(`../../zig-out/lib/${name}`, import.meta.url);
   if (url.protocol !== "file:") {
     throw new DsmrError(
@@ -97,13 +97,17 @@ function checkoutPath(): string {
         "Use a checkout, or set DSMR_LIBRARY to the library's path.",
     );
   }
-  return fileURLToPath(url);
+  return decodeURIComponent(url.pathname);
 }
 
-function unsupportedPlatform(platforms: string, more: string): DsmrError {
+function unsupportedPlatform(
+  { platform, arch }: Runtime,
+  platforms: string,
+  more: string,
+): DsmrError {
   return new DsmrError(
     "UNSUPPORTED",
-    `There is no native library for ${process.platform} ${process.arch}. ${more}` +
+    `There is no native library for ${platform} ${arch}. ${more}` +
       `Use ${platforms}, or set DSMR_LIBRARY to a library that you have built.`,
   );
 }
