@@ -50,9 +50,9 @@ const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};
 /// lock_pair.c calls what is declared in the others.
 const internal_headers = [_][]const u8{
     "os.h",        "process.h", "control.h",   "backend.h", "database.h", "status.h",  "entry.h", "segment.h", "tranche.h",
-    "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h",   "journal.h", "watch.h",
+    "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h",   "journal.h", "watch.h", "lwlock_path.h",
 };
-const hot_headers = [_][]const u8{ "claim.h", "lwlock_path.h" };
+const hot_headers = [_][]const u8{"claim.h"};
 
 /// The headers that a C program needs, in c/.
 const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };
