@@ -167,7 +167,7 @@ const layers = [
   ["workers/member.ts", "workers/view.ts"],
   ["workers/lifecycle.ts"],
   ["workers/table.ts"],
-  ["workers/spec.ts", "workers/context.ts"],
+  ["workers/spec.ts", "workers/context.ts", "workers/entries.ts"],
   ["changes.ts", "signal.ts"],
   ["signal_words.ts", "layouts.ts"],
   ["backend.ts"],

@@ -13,6 +13,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
 import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
+import { processEntry, threadEntry } from "./entries.ts";
 import type { Attempt, ProcessEnd } from "./lifecycle.ts";
 import type { StoredSpec } from "./spec.ts";
 
@@ -74,11 +75,10 @@ export class Member {
     const named = runtime.environment(command.variable) ?? "";
     const isOwn = spec.runtime === runtime.name;
     const program = named !== "" ? named : isOwn ? process.execPath : command.program;
-    const main = new URL("./main.ts", import.meta.url);
     const child = spawn(program, [
       ...command.run,
       ...(spec.runtimeArgs ?? command.permissions),
-      main.protocol === "file:" ? fileURLToPath(main) : main.href,
+      processEntry.protocol === "file:" ? fileURLToPath(processEntry) : processEntry.href,
       JSON.stringify(orders),
     ], {
       // What it prints is printed here. It is no pipe: the worker may outlive us.
@@ -100,7 +100,7 @@ export class Member {
 
   async #startThread(orders: Orders): Promise<void> {
     const { Worker } = await import("node:worker_threads");
-    const thread = new Worker(new URL("./thread.ts", import.meta.url), { workerData: orders });
+    const thread = new Worker(threadEntry, { workerData: orders });
     this.#thread = thread;
     thread.unref();
     let error: string | undefined;
