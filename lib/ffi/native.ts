@@ -120,17 +120,9 @@ function open(): Native {
     );
   }
   const calls = openLibrary(runtime);
-  const abi = readAbi(calls);
-  const record = (name: string, count = 1): Record => {
-    const fields = abi.structures.get(name);
-    if (fields === undefined) throw mismatch(`has no structure ${name}`);
-    return new Record(fields, count);
-  };
-  const number = (name: string): number => {
-    const value = abi.numbers.get(name);
-    if (value === undefined) throw mismatch(`has no number ${name}`);
-    return value;
-  };
+  const abi = new Abi(calls);
+  const record = (name: string, count = 1): Record => new Record(abi.structure(name), count);
+  const number = (name: string): number => abi.number(name);
   const codeOf = new Map(codes.map((code) => [number(`DSMR_E_${code}`), code]));
   return { calls, runtime, error: record("dsmr_error"), record, number, codeOf };
 }
@@ -143,31 +135,52 @@ function mismatch(what: string): DsmrError {
   );
 }
 
-/** Reads the text of dsmr_abi: lines of "name value", "structure 0 size", "s.field at size". */
-function readAbi(calls: Calls): {
-  numbers: Map<string, number>;
-  structures: Map<string, Fields>;
-} {
-  let text = new Uint8Array(8192);
-  const length = calls.dsmr_abi(text, text.length);
-  if (length > text.length) {
-    text = new Uint8Array(length);
-    calls.dsmr_abi(text, text.length);
-  }
-  const numbers = new Map<string, number>();
-  const structures = new Map<string, Map<string, { offset: number; size: number }>>();
-  for (const line of new TextDecoder().decode(text.subarray(0, length)).split("\n")) {
-    const [name = "", first, size] = line.split(" ");
-    if (size === undefined) {
-      numbers.set(name, Number(first));
-      continue;
+/**
+ * The text of dsmr_abi: lines of "name value", "structure 0 size", "structure.field at size". Of some
+ * 300 a program needs a few dozen, so each is looked for when it is asked for the first time: reading
+ * all of them takes longer than attaching.
+ */
+class Abi {
+  readonly #text: string;
+  readonly #numbers = new Map<string, number>();
+  readonly #structures = new Map<string, Fields>();
+
+  constructor(calls: Calls) {
+    let bytes = new Uint8Array(8192);
+    const length = calls.dsmr_abi(bytes, bytes.length);
+    if (length > bytes.length) {
+      bytes = new Uint8Array(length);
+      calls.dsmr_abi(bytes, bytes.length);
     }
-    const [structure = "", field = ""] = name.split(".");
-    let fields = structures.get(structure);
-    if (fields === undefined) structures.set(structure, fields = new Map());
-    fields.set(field, { offset: Number(first), size: Number(size) });
+    this.#text = `\n${new TextDecoder().decode(bytes.subarray(0, length))}\n`;
   }
-  return { numbers, structures };
+
+  number(name: string): number {
+    let value = this.#numbers.get(name);
+    if (value === undefined) {
+      const at = this.#text.indexOf(`\n${name} `);
+      if (at < 0) throw mismatch(`has no number ${name}`);
+      value = parseInt(this.#text.slice(at + name.length + 2, at + name.length + 14), 10);
+      this.#numbers.set(name, value);
+    }
+    return value;
+  }
+
+  structure(name: string): Fields {
+    let fields = this.#structures.get(name);
+    if (fields === undefined) {
+      const lines = this.#text.matchAll(new RegExp(`^${name}(?:\\.(\\w+))? (\\d+) (\\d+)$`, "gm"));
+      fields = new Map(
+        Array.from(lines, ([, field = "", at, size]) => [
+          field,
+          { offset: Number(at), size: Number(size) },
+        ]),
+      );
+      if (fields.size === 0) throw mismatch(`has no structure ${name}`);
+      this.#structures.set(name, fields);
+    }
+    return fields;
+  }
 }
 
 /** The error that the last failed call has described. */

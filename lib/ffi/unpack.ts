@@ -257,11 +257,11 @@ function checkPrivate(
 
 /* ---- helpers ------------------------------------------------------------------------ */
 
+/** By what the runtimes have for it: a loop, which nothing has compiled yet, takes 5 ms. */
 function bytesOf({ base64 }: PackagedLibrary): Uint8Array<ArrayBuffer> {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let at = 0; at < bytes.length; at++) bytes[at] = text.charCodeAt(at);
-  return bytes;
+  return (Uint8Array as unknown as {
+    fromBase64(text: string): Uint8Array<ArrayBuffer>;
+  }).fromBase64(base64);
 }
 
 /** Whether the runtime has forbidden FFI, as opposed to the system something. */
