@@ -8,8 +8,8 @@
  * What attaching and detaching costs beyond open, fstat, mmap, munmap and close is what they
  * promise: the table lock, taken twice, two system calls each time; the first look at the mapped
  * header, which is a page fault; and zeros mapped over the memory at the end, for whoever still has
- * its address (see process.c). Each of the three is a fifth to a third of those five calls. Reading
- * the header by pread would be cheaper than the fault, which would then be the user's.
+ * its address (see process.c). Each of the three is about a third of those five calls. Reading the
+ * header by pread would be cheaper than the fault, which would then be the user's.
  */
 #include "segment.h"
 

@@ -77,9 +77,9 @@ function openInMemory(runtime: Runtime, library: PackagedLibrary): Calls {
         if (written <= 0) throw new Error(`only ${at} of ${bytes.length} bytes could be written`);
         at += written;
       }
-      const own = runtime.openOther(memoryPath(library, descriptor), {
-        dsmr_abi: symbols.dsmr_abi,
-      });
+      // Some call there must be; this one takes the least to make.
+      const { dsmr_registry_is_usable } = symbols;
+      const own = runtime.openOther(memoryPath(library, descriptor), { dsmr_registry_is_usable });
       try {
         return runtime.open(library.soname);
       } finally {
