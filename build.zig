@@ -49,10 +49,10 @@ const darwin_sources = cold_sources ++ [_][]const u8{"os_darwin.c"};
 /// The library's own headers, in c/. What the internal ones declare does not leave that unit;
 /// lock_pair.c calls what is declared in the others.
 const internal_headers = [_][]const u8{
-    "os.h",        "process.h", "control.h",   "backend.h", "database.h", "status.h",  "entry.h", "segment.h",     "tranche.h",
-    "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h",   "journal.h", "watch.h", "lwlock_path.h",
+    "os.h",        "process.h", "control.h",   "backend.h", "database.h", "status.h",  "entry.h", "segment.h", "tranche.h",
+    "init_once.h", "reserve.h", "waitgraph.h", "handle.h",  "lwlock.h",   "journal.h", "watch.h",
 };
-const hot_headers = [_][]const u8{"claim.h"};
+const hot_headers = [_][]const u8{ "claim.h", "lwlock_path.h" };
 
 /// The headers that a C program needs, in c/.
 const public_headers = [_][]const u8{ "dsmr.h", "layout.h" };

@@ -23,9 +23,8 @@ int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms);
 /* dsmr_lock_try, the whole; and, exclusively, of one who has met an owner or readers. */
 int32_t claim_try(uint32_t lock, uint32_t mode);
 int32_t claim_try_anew(struct claim *claim);
-/* dsmr_lock_release, of what is not held; and when somebody is to be woken. */
+/* dsmr_lock_release, of what is not held. */
 int32_t claim_release(uint32_t lock);
-int32_t claim_release_met(struct claim *claim);
 
 /*
  * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the

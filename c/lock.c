@@ -145,12 +145,6 @@ int32_t claim_release(uint32_t lock) {
   return outcome != 0 ? outcome : DSMR_E_NOT_HELD;
 }
 
-int32_t claim_release_met(struct claim *claim) {
-  if (claim->mode == LWLOCK_EXCLUSIVE) lwlock_disclaim_slowly(claim);
-  else lwlock_notify_claimant(claim->lock);
-  return left(claim);
-}
-
 int32_t dsmr_lock_cancel(uint32_t lock) {
   struct claim *claim = NULL;
   int32_t outcome = claim_find(lock, &claim);

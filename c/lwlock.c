@@ -155,7 +155,7 @@ void lwlock_abandon(struct claim *claim) {
     atomic_fetch_or(&claim->lock->owner, LOCK_POISON);
     atomic_store_explicit(&claim->lock->phase, 0, memory_order_release);
     lwlock_disclaim_slowly(claim);
-    (void)left(claim);
+    left(claim);
   }
 }
 

@@ -62,10 +62,11 @@ int32_t lwlock_enter_exclusive_slowly(struct claim *claim, uint32_t keep, uint32
 
 /* Marks the reader, and returns the owner word then. 0: it is inside. */
 static inline uint32_t mark_reader(struct claim *claim) {
+  const struct lwlock *lock = claim->lock;
   journal_write(claim, LWLOCK_SHARED);
   /* Sequentially consistent, both: the reader's half of Dekker. */
   atomic_fetch_or(claim->readers, claim->reader_bit);
-  return atomic_load(&claim->lock->owner);
+  return atomic_load(&lock->owner);
 }
 
 /* One attempt. ACQUIRED..., or BUSY with the claim as before (never DRAINING). */
@@ -134,15 +135,15 @@ static inline bool leave_exclusive(struct claim *claim) {
 static inline uint32_t unmark_reader(struct claim *claim) {
   /* Sequentially consistent; with the look at the owner word it is the other side of
    * sleep_until_drained. */
+  const struct lwlock *lock = claim->lock;
   atomic_fetch_and(claim->readers, ~claim->reader_bit);
-  return atomic_load(&claim->lock->owner);
+  return atomic_load(&lock->owner);
 }
 
 /* Nothing in the lock is ours any more. */
-static inline int32_t left(struct claim *claim) {
+static inline void left(struct claim *claim) {
   journal_clear(claim);
   claim->state = CLAIM_IDLE;
-  return 0;
 }
 
 /* The claim must be HELD. */
@@ -152,7 +153,7 @@ static inline void leave(struct claim *claim) {
   } else {
     if (unmark_reader(claim) != 0) lwlock_notify_claimant(claim->lock);
   }
-  (void)left(claim);
+  left(claim);
 }
 
 #endif
