@@ -4,8 +4,8 @@
  *
  * Whatever else there is to do to take it is the last thing that each does, so that the compiler
  * jumps there: a call in the middle would have every pass save registers for it, needed or not.
- * Letting go does have such calls: without them a shared pair was slower from Deno, 19.6 ns instead
- * of 17, by some delay in the processor, and no pair was faster from anywhere.
+ * Letting go does have such calls: without them a shared pair took some 1 ns more from Deno, by a
+ * delay in the processor that we do not understand, and no pair took less from anywhere.
  */
 #include "claim.h"
 #include "lwlock_path.h"
