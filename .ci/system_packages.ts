@@ -40,6 +40,7 @@ export function qemu(): string | undefined {
 const packages: { name: string; isThere: () => boolean }[] = [
   { name: "spin", isThere: () => installed("spin") !== undefined },
   { name: "musl", isThere: () => existsSync(muslLoader) },
+  { name: "valgrind", isThere: () => installed("valgrind") !== undefined },
   { name: "hyperfine", isThere: () => installed("hyperfine") !== undefined },
   { name: "qemu-user", isThere: () => arch() === "arm64" || qemu() !== undefined },
 ];

@@ -472,15 +472,15 @@ struct attachment *attachment_create(struct backend *backend, uint32_t entry, ui
     backend->attachments = calloc(backend->control.entry_capacity, sizeof *backend->attachments);
     if (backend->attachments == NULL) return NULL;
   }
-  struct attachment *a = malloc(sizeof *a);
+  struct attachment *a = calloc(1, sizeof *a);
   if (a == NULL) return NULL;
-  *a = (struct attachment){.next = backend->attachments[entry],
-                           .backend = backend,
-                           .mapping = mapping,
-                           .id = id,
-                           .size = size,
-                           .entry = entry,
-                           .word = word};
+  a->next = backend->attachments[entry];
+  a->backend = backend;
+  a->mapping = mapping;
+  a->id = id;
+  a->size = size;
+  a->entry = entry;
+  a->word = word;
   a->handle = handle_create(HANDLE_SEGMENT, a);
   if (a->handle == 0) {
     free(a);

@@ -10,6 +10,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+int32_t claim_find(uint32_t handle, struct claim **found) {
+  *found = handle_find(handle, HANDLE_LOCK);
+  if (*found != NULL) return 0;
+  return handle_is_foreign(handle, HANDLE_LOCK) ? DSMR_E_UNSUPPORTED : DSMR_E_CLOSED;
+}
+
 /* ---- the claims of an attachment, by place ----------------------------------------------- */
 
 static struct claim **claim_bucket(const struct attachment *attachment, const struct lwlock *lock) {

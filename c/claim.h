@@ -8,18 +8,23 @@
 #include "lwlock.h"
 
 /* The claim behind a handle, if it is the calling thread's; else CLOSED or UNSUPPORTED. */
-static inline int32_t claim_find(uint32_t handle, struct claim **found) {
-  *found = handle_find(handle, HANDLE_LOCK);
-  if (*found != NULL) return 0;
-  return handle_is_foreign(handle, HANDLE_LOCK) ? DSMR_E_UNSUPPORTED : DSMR_E_CLOSED;
-}
+int32_t claim_find(uint32_t handle, struct claim **found);
 
 /* The place in the file of `length` bytes at an offset of the user's; else SIZE_INVALID. */
 int32_t claim_place(const struct attachment *attachment, uint32_t low, uint32_t high,
                     uint32_t length, uint64_t *place, dsmr_error *error);
 
+/* The rest of the calls in lock_pair.c. */
+
 /* dsmr_lock_acquire, when it is not had at once. */
 int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
+/* The same, shared, of one who has marked itself as a reader and met an owner. */
+int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms);
+/* dsmr_lock_try, the whole; and, exclusively, of one who has met an owner or readers. */
+int32_t claim_try(uint32_t lock, uint32_t mode);
+int32_t claim_try_anew(struct claim *claim);
+/* dsmr_lock_release, of what is not held. */
+int32_t claim_release(uint32_t lock);
 
 /*
  * Somebody who blocks this lock is dead. Reaps; and, should the lock name backends that the

@@ -275,6 +275,7 @@ static int32_t attach(struct control *control, const struct control_place *place
   }
   if (fd < 0) return status_fail_os(error, fd, "Cannot open %s", path);
   control->fd = fd;
+  control->pid = os_pid();
   struct control_header header;
   int32_t outcome = os_file_info(fd, &info);
   if (outcome != 0) return status_fail_os(error, outcome, "Cannot look at %s", path);
@@ -347,9 +348,13 @@ static int32_t unlink_segment(const char *name, void *argument) {
   if (memcmp(name + prefix_length, search->place->name, registry_length) != 0) return 0;
   const char *suffix = name + prefix_length + registry_length;
   if (suffix[0] != '.' || suffix[17] != '.') return 0;
-  char *end = NULL;
-  uint64_t instance = strtoull(suffix + 1, &end, 16);
-  if (end != suffix + 17) return 0;
+  uint64_t instance = 0;
+  for (uint32_t i = 1; i < 17; i++) {
+    char c = suffix[i];
+    int digit = c <= '9' ? c - '0' : c - 'a' + 10;
+    if (digit < (c <= '9' ? 0 : 10) || digit > 15) return 0;
+    instance = instance << 4 | (uint64_t)digit;
+  }
   if (search->choice == SEGMENTS_OF_INSTANCE && instance != search->control->instance) return 0;
   char path[PATH_SIZE + 256];
   (void)snprintf(path, sizeof path, "%s/%s", search->place->directory, name);

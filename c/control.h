@@ -33,6 +33,7 @@ struct control {
   uint32_t segment_count_max;
   uint32_t entry_capacity;
   uint32_t database_count_max;
+  uint32_t pid; /* ours, without asking the system: a forked child has no handle to get here by */
   int32_t patience_ms; /* of control_enter; 0 = DSMR_TABLE_PATIENCE_MS */
   struct control_place place; /* last, as it is large: the rest is near */
 };

@@ -56,7 +56,7 @@ int32_t claim_clear_the_dead(struct claim *claim) {
   return 0;
 }
 
-int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
+int32_t claim_try(uint32_t lock, uint32_t mode) {
   struct claim *claim = NULL;
   int32_t outcome = claim_find(lock, &claim);
   if (outcome == 0) outcome = may_begin(claim, mode);
@@ -69,6 +69,11 @@ int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
     outcome = lwlock_try(claim, (enum lwlock_mode)mode);
   }
   return outcome;
+}
+
+int32_t claim_try_anew(struct claim *claim) {
+  lwlock_retreat(claim);
+  return claim_try(claim->handle, LWLOCK_EXCLUSIVE);
 }
 
 static bool closes_cycle(struct claim *claim) {
@@ -123,10 +128,21 @@ int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
   if (outcome == 0) outcome = may_begin(claim, mode);
   if (outcome != 0) return outcome;
   if (claim->state == CLAIM_IDLE) {
-    outcome = mode == DSMR_SHARED ? enter_shared(claim) : enter_exclusive(claim, 0);
+    outcome = lwlock_enter(claim, (enum lwlock_mode)mode);
     if (outcome != LWLOCK_BUSY) return outcome;
   }
   return acquire_slowly(claim, mode, timeout_ms);
+}
+
+int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms) {
+  lwlock_unmark_slowly(claim);
+  return claim_acquire(claim->handle, LWLOCK_SHARED, timeout_ms);
+}
+
+int32_t claim_release(uint32_t lock) {
+  struct claim *claim = NULL;
+  int32_t outcome = claim_find(lock, &claim);
+  return outcome != 0 ? outcome : DSMR_E_NOT_HELD;
 }
 
 int32_t dsmr_lock_cancel(uint32_t lock) {

@@ -65,10 +65,14 @@ int32_t lwlock_enter_shared_slowly(struct claim *claim, uint32_t owner) {
   if (!is_claimed(owner) && !lwlock_must_queue(claim, LWLOCK_SHARED, owner)) {
     return held(claim, LWLOCK_SHARED, owner);
   }
+  lwlock_unmark_slowly(claim);
+  return LWLOCK_BUSY;
+}
+
+void lwlock_unmark_slowly(struct claim *claim) {
   atomic_fetch_and(claim->readers, ~claim->reader_bit);
   lwlock_notify_claimant(claim->lock);
   journal_clear(claim);
-  return LWLOCK_BUSY;
 }
 
 int32_t lwlock_enter_exclusive_slowly(struct claim *claim, uint32_t keep, uint32_t owner) {
@@ -84,17 +88,25 @@ int32_t lwlock_enter_exclusive_slowly(struct claim *claim, uint32_t keep, uint32
   return enter_claimed(claim, owner);
 }
 
-int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode) {
+int32_t lwlock_enter(struct claim *claim, enum lwlock_mode mode) {
   if (mode == LWLOCK_SHARED) return enter_shared(claim);
+  return enter_exclusive(claim, claim->has_slept ? LOCK_WAITERS : 0);
+}
+
+int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode) {
   /* Not even for a moment do we keep readers out of a lock that we do not get. */
-  if (has_readers(claim->lock)) return LWLOCK_BUSY;
-  int32_t outcome = enter_exclusive(claim, 0);
-  if (outcome == LWLOCK_BUSY && claim->state == CLAIM_DRAINING) {
-    claim->state = CLAIM_IDLE;
-    disclaim(claim);
-    journal_clear(claim);
-  }
+  if (mode == LWLOCK_EXCLUSIVE && has_readers(claim->lock)) return LWLOCK_BUSY;
+  int32_t outcome = lwlock_enter(claim, mode);
+  if (outcome == LWLOCK_BUSY) lwlock_retreat(claim);
   return outcome;
+}
+
+void lwlock_retreat(struct claim *claim) {
+  if (claim->state == CLAIM_DRAINING) {
+    claim->state = CLAIM_IDLE;
+    lwlock_disclaim_slowly(claim);
+  }
+  journal_clear(claim);
 }
 
 /* ---- going out ----------------------------------------------------------------------- */
@@ -137,14 +149,13 @@ void lwlock_abandon(struct claim *claim) {
   if (claim->state != CLAIM_HELD) {
     lwlock_cancel(claim);
   } else if (claim->mode == LWLOCK_SHARED) {
-    leave(claim);
+    lwlock_release(claim);
   } else {
     /* The mark first: killed anywhere in here, the lock is abandoned all the same. */
     atomic_fetch_or(&claim->lock->owner, LOCK_POISON);
     atomic_store_explicit(&claim->lock->phase, 0, memory_order_release);
     lwlock_disclaim_slowly(claim);
-    journal_clear(claim);
-    claim->state = CLAIM_IDLE;
+    left(claim);
   }
 }
 

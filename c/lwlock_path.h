@@ -54,16 +54,24 @@ static inline int32_t held(struct claim *claim, enum lwlock_mode mode, uint32_t 
 
 /* Somebody else has waited long, and what we want would be in its way. */
 bool lwlock_must_queue(const struct claim *claim, enum lwlock_mode mode, uint32_t owner);
+/* One attempt, in either mode: as enter_shared or enter_exclusive. */
+int32_t lwlock_enter(struct claim *claim, enum lwlock_mode mode);
 /* The rest of the attempt, where the owner word is not what one hopes for. */
 int32_t lwlock_enter_shared_slowly(struct claim *claim, uint32_t owner);
 int32_t lwlock_enter_exclusive_slowly(struct claim *claim, uint32_t keep, uint32_t owner);
 
-/* One attempt. ACQUIRED..., or BUSY with the claim as before (never DRAINING). */
-static inline int32_t enter_shared(struct claim *claim) {
+/* Marks the reader, and returns the owner word then. 0: it is inside. */
+static inline uint32_t mark_reader(struct claim *claim) {
+  const struct lwlock *lock = claim->lock;
   journal_write(claim, LWLOCK_SHARED);
   /* Sequentially consistent, both: the reader's half of Dekker. */
   atomic_fetch_or(claim->readers, claim->reader_bit);
-  uint32_t owner = atomic_load(&claim->lock->owner);
+  return atomic_load(&lock->owner);
+}
+
+/* One attempt. ACQUIRED..., or BUSY with the claim as before (never DRAINING). */
+static inline int32_t enter_shared(struct claim *claim) {
+  uint32_t owner = mark_reader(claim);
   if (owner == 0) return held(claim, LWLOCK_SHARED, owner);
   return lwlock_enter_shared_slowly(claim, owner);
 }
@@ -77,6 +85,14 @@ static inline int32_t enter_claimed(struct claim *claim, uint32_t owner) {
   }
   step_inside(claim);
   return held(claim, LWLOCK_EXCLUSIVE, owner);
+}
+
+/* Claims the owner word if it is 0, and returns what it was. */
+static inline uint32_t try_owner(struct claim *claim) {
+  journal_write(claim, LWLOCK_EXCLUSIVE);
+  uint32_t owner = 0;
+  (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, claim->token);
+  return owner;
 }
 
 /* One attempt. ACQUIRED..., or BUSY: as before, or DRAINING. `keep`: WAITERS, if we slept. */
@@ -93,34 +109,51 @@ static inline int32_t enter_exclusive(struct claim *claim, uint32_t keep) {
 
 /* Tells a claimant that sleeps that a reader has gone. */
 void lwlock_notify_claimant(struct lwlock *lock);
+/* Takes back what an attempt has left that met an owner: a reader's, and a writer's. IDLE again. */
+void lwlock_unmark_slowly(struct claim *claim);
+void lwlock_retreat(struct claim *claim);
 /* Clears the owner word but for what outlives us, and wakes who comes next. */
 void lwlock_disclaim_slowly(struct claim *claim);
 
-static inline void disclaim(struct claim *claim) {
+/* False: lwlock_disclaim_slowly is to do it. */
+static inline bool try_disclaim(struct claim *claim) {
   uint32_t mine = claim->token;
   /* Release; pairs with the compare-and-swap and the loads of who comes next. */
-  if (!atomic_compare_exchange_strong_explicit(&claim->lock->owner, &mine, 0, memory_order_release,
-                                               memory_order_relaxed)) {
-    lwlock_disclaim_slowly(claim);
-  }
+  return atomic_compare_exchange_strong_explicit(&claim->lock->owner, &mine, 0,
+                                                 memory_order_release, memory_order_relaxed);
+}
+
+/* Comes out, and lets go of the owner word unless that takes lwlock_disclaim_slowly: false. */
+static inline bool leave_exclusive(struct claim *claim) {
+  /* Release: the caller's stores come before it, so a death after it has left nothing
+   * half-done. */
+  atomic_store_explicit(&claim->lock->phase, 0, memory_order_release);
+  return try_disclaim(claim);
+}
+
+/* Takes the reader's mark away, and returns the owner word then. Not 0: lwlock_notify_claimant. */
+static inline uint32_t unmark_reader(struct claim *claim) {
+  /* Sequentially consistent; with the look at the owner word it is the other side of
+   * sleep_until_drained. */
+  const struct lwlock *lock = claim->lock;
+  atomic_fetch_and(claim->readers, ~claim->reader_bit);
+  return atomic_load(&lock->owner);
+}
+
+/* Nothing in the lock is ours any more. */
+static inline void left(struct claim *claim) {
+  journal_clear(claim);
+  claim->state = CLAIM_IDLE;
 }
 
 /* The claim must be HELD. */
 static inline void leave(struct claim *claim) {
-  struct lwlock *lock = claim->lock;
   if (claim->mode == LWLOCK_EXCLUSIVE) {
-    /* Release: the caller's stores come before it, so a death after it has left nothing
-     * half-done. */
-    atomic_store_explicit(&lock->phase, 0, memory_order_release);
-    disclaim(claim);
+    if (!leave_exclusive(claim)) lwlock_disclaim_slowly(claim);
   } else {
-    /* Sequentially consistent; with the look at the owner word it is the other side of
-     * sleep_until_drained. */
-    atomic_fetch_and(claim->readers, ~claim->reader_bit);
-    if (atomic_load(&lock->owner) != 0) lwlock_notify_claimant(lock);
+    if (unmark_reader(claim) != 0) lwlock_notify_claimant(claim->lock);
   }
-  journal_clear(claim);
-  claim->state = CLAIM_IDLE;
+  left(claim);
 }
 
 #endif

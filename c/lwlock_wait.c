@@ -262,8 +262,7 @@ static void end_waiting(struct claim *claim, bool has_acquired) {
 }
 
 static int32_t attempt(struct claim *claim) {
-  if (claim->mode == LWLOCK_SHARED) return enter_shared(claim);
-  return enter_exclusive(claim, claim->has_slept ? LOCK_WAITERS : 0);
+  return lwlock_enter(claim, (enum lwlock_mode)claim->mode);
 }
 
 /* The readers have left: come in. */
@@ -364,12 +363,8 @@ int32_t lwlock_acquire(struct claim *claim, enum lwlock_mode mode, uint64_t unti
 
 void lwlock_cancel(struct claim *claim) {
   if (claim->state != CLAIM_WAITING && claim->state != CLAIM_DRAINING) return;
-  bool is_draining = claim->state == CLAIM_DRAINING;
+  if (claim->state == CLAIM_DRAINING) lwlock_retreat(claim);
   claim->state = CLAIM_IDLE;
-  if (is_draining) {
-    disclaim(claim);
-    journal_clear(claim);
-  }
   end_waiting(claim, false);
 }
 

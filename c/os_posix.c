@@ -53,12 +53,12 @@ static void *run_thread(void *argument) {
 
 int32_t os_thread_start(void (*run)(void *argument), void *argument) {
   FAULT();
-  struct start *start = malloc(sizeof *start);
+  struct start *start = calloc(1, sizeof *start);
   if (start == NULL) return -ENOMEM;
   *start = (struct start){run, argument};
   sigset_t all;
   sigset_t before;
-  sigfillset(&all);
+  memset(&all, 0xff, sizeof all); /* sigfillset, without a call */
   int32_t outcome = pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
   if (outcome == 0) outcome = pthread_create(&thread, NULL, run_thread, start);

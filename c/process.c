@@ -140,7 +140,7 @@ int32_t mapping_acquire(int fd, uint64_t device, uint64_t inode, uint64_t size,
       return 0;
     }
   }
-  struct mapping *m = malloc(sizeof *m);
+  struct mapping *m = calloc(1, sizeof *m);
   int32_t outcome = m == NULL ? -ENOMEM : os_map(fd, size, &m->address);
   if (outcome == 0) {
     m->device = device;

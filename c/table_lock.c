@@ -29,7 +29,7 @@ static int32_t lock_outcome(struct control *control, int32_t outcome, int32_t pa
                             dsmr_error *error) {
   if (outcome == 0) {
     SANITIZER_ACQUIRE(control->header);
-    atomic_store_explicit(&control->header->table_holder, os_pid(), memory_order_relaxed);
+    atomic_store_explicit(&control->header->table_holder, control->pid, memory_order_relaxed);
     return 0;
   }
   if (outcome == -EAGAIN) {

@@ -336,10 +336,11 @@ int32_t watch_set(const struct watch_request *request) {
     if (index != UINT32_MAX && is_awake(sleepers)) {
       struct watch *watch = &watches[index];
       uint32_t generation = watch->generation == 0x7fffu ? 1 : watch->generation + 1u;
-      *watch = (struct watch){.request = *request,
-                              .doorbell = doorbell,
-                              .generation = (uint16_t)generation,
-                              .state = WATCH_SET};
+      memset(watch, 0, sizeof *watch);
+      memcpy(&watch->request, request, sizeof *request);
+      watch->doorbell = doorbell;
+      watch->generation = (uint16_t)generation;
+      watch->state = WATCH_SET;
       sleeper = &sleepers[SLEEPER_OF(index)];
       sleeper->count++;
       watch_count++;

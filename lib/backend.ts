@@ -394,7 +394,7 @@ export class Backend {
   }
 
   /** A segment is being detached: nobody waits for its words any more. */
-  leaveWords(id: number, cause: DsmrError): void {
+  leaveWords(id: number, cause: () => DsmrError): void {
     this.#parking?.leave(id, cause);
   }
 

@@ -1,6 +1,11 @@
 /**
  * The lock: exclusive or shared, across processes, which no crash can wedge.
  *
+ * Rejected: taking a free lock without a call of the library, by `Atomics` on the lock's own bytes.
+ * In Deno an atomic operation on a typed array is a call of V8's built-in code, 8 ns for each, and a
+ * pair takes two, while the whole pair of FFI calls takes 15; only Bun compiles it to an instruction.
+ * And the journal would have to be mapped into JavaScript, where a detach must take it away again.
+ *
  * @module
  */
 

@@ -4,7 +4,6 @@
  * @module
  */
 
-import process from "node:process";
 import { DsmrError } from "./errors.ts";
 import { lastError, native, wholeMilliseconds } from "./ffi/native.ts";
 import type { Calls } from "./ffi/symbols.ts";
@@ -127,7 +126,7 @@ export class NativeLock {
   /** With what the library does not know: that its process is this one, and what is its own. */
   #inOurWords(error: DsmrError): DsmrError {
     let { message } = error;
-    if (error.code === "TIMEOUT" && error.actual === process.pid) {
+    if (error.code === "TIMEOUT" && error.actual === native().runtime.pid) {
       message = this.held > 0
         ? message.replace(
           /process \d+ has it, or .*$/,

@@ -306,16 +306,18 @@ export class Parking {
   }
 
   /** A segment is being detached: ends the waits for its words. */
-  leave(id: number, cause: DsmrError): void {
+  leave(id: number, cause: () => DsmrError): void {
     const leaving = [...this.#waiters].filter(([, waiter]) => waiter.id === id);
     if (leaving.length === 0) return;
+    // Made only where it is told: it notes down where it was made, at length.
+    const reason = cause();
     const { isUsable } = this.#table;
     for (const [row, waiter] of leaving) {
       // The table may be gone already: then everybody will notice that the row's owner is.
       const state = isUsable ? this.#table.giveUp(row) : PARKED;
       this.#waiters.delete(row);
       this.#left.add(row);
-      if (state === PARKED) waiter.reject(cause);
+      if (state === PARKED) waiter.reject(reason);
       else this.#answer(waiter, state);
     }
     if (isUsable) this.#tidySoon();

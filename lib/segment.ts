@@ -347,7 +347,7 @@ export class Segment implements Disposable {
     if (isOurs) this.#buffer.transfer();
     this.#backend.detachSegment(this, isOurs);
     // Whoever waits for something in it finds out.
-    this.#backend.leaveWords(this.#id, this.#detached());
+    this.#backend.leaveWords(this.#id, () => this.#detached());
     forgetLocks(this);
     retryAll();
   }

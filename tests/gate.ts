@@ -128,6 +128,18 @@ const cSteps: Step[] = [
       installed("spin") === undefined ? "spin is not installed (apt-get install spin)" : undefined,
     count: (output) => countClosingLines(output, 1),
   },
+  {
+    // What makes a fast path slower, without measuring time.
+    name: "instructions",
+    command: () => [deno, "run", "-A", "c/tests/instructions/run.ts"],
+    skip: () => {
+      if (installed("valgrind") === undefined) {
+        return "valgrind is not installed (apt-get install valgrind)";
+      }
+      return arch() === "x64" ? unlessLinux() : "the committed numbers are those of x86_64";
+    },
+    count: (output) => countClosingLines(output, 1),
+  },
 ];
 
 /**

@@ -83,7 +83,7 @@ function project(): string {
   const path = join(folder, "project");
   mkdirSync(path);
   if (runtime === "deno") {
-    const imports = { "@dsmr/registry": `${packageFolder()}/lib/mod.ts` };
+    const imports = { "@dsmr/registry": `${packageFolder()}/dist/lib/mod.js` };
     writeFileSync(join(path, "deno.json"), JSON.stringify({ imports }));
   } else {
     writeFileSync(join(path, "package.json"), '{ "private": true, "type": "module" }');
@@ -110,10 +110,11 @@ function runProgram(
 }
 
 test("the generated modules are the libraries that were built, under their hashes", async () => {
-  const modules = join(packageFolder(), "lib", "native");
-  assertEquals(readdirSync(modules).sort(), ["linux_aarch64.ts", "linux_x86_64.ts"]);
+  const modules = join(packageFolder(), "dist");
   for (const arch of ["x86_64", "aarch64"]) {
-    const library = await import(`${modules}/linux_${arch}.ts`) as PackagedLibrary;
+    const names = readdirSync(modules).filter((name) => name.startsWith(`linux_${arch}-`));
+    assertEquals(names.length, 1);
+    const library = await import(`${modules}/${names[0]}`) as PackagedLibrary;
     const bytes = Buffer.from(library.base64, "base64");
     assertEquals(createHash("sha256").update(bytes).digest("hex"), library.sha256);
     const built = readFileSync(join(root, "zig-out", "cross", `${arch}-linux`, "libdsmr.so"));
@@ -124,6 +125,15 @@ test("the generated modules are the libraries that were built, under their hashe
     assert(at > 0);
     built.write(library.soname, at);
     assertEquals(Buffer.compare(bytes, built), 0);
+  }
+});
+
+test("what the package exports has the names that it is exported under", async () => {
+  const exported: Record<string, unknown> = await import(`${packageFolder()}/dist/lib/mod.js`);
+  const expected: Record<string, unknown> = await import("../lib/mod.ts");
+  assertEquals(Object.keys(exported).sort(), Object.keys(expected).sort());
+  for (const [name, value] of Object.entries(exported)) {
+    if (/^[A-Z]/.test(name)) assertEquals((value as { name: string }).name, name);
   }
 });
 
@@ -183,6 +193,10 @@ test(`in ${runtime} a system that the package brings no library for is named`, (
       path,
       `import process from "node:process";
 Object.defineProperty(process, "arch", { value: "riscv64" });
+const { ["De" + "no"]: it } = globalThis;
+if (it !== undefined) {
+  Object.defineProperty(it, "build", { value: { ...it.build, arch: "riscv64" } });
+}
 await import("./program.ts");
 `,
     );
@@ -279,7 +293,7 @@ testIn(
       const target = join(folder, "single-deno");
       // It puts into the program what it finds by reading the imports.
       const graph = runWell([program("deno"), "info", "--no-remote", "program.ts"], project());
-      for (const arch of ["x86_64", "aarch64"]) assert(graph.includes(`linux_${arch}.ts`), graph);
+      for (const arch of ["x86_64", "aarch64"]) assert(graph.includes(`linux_${arch}-`), graph);
       const build = ["compile", "-A", "--output", target, "program.ts"];
       const { status, printed } = run([program("deno"), ...build], project());
       // It needs a second program of Deno's, which it downloads.

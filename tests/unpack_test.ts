@@ -8,6 +8,7 @@ import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -25,6 +26,7 @@ import type { Calls, OtherLibrary, Runtime } from "../lib/ffi/symbols.ts";
 import { openPackaged } from "../lib/ffi/unpack.ts";
 import { test } from "./_declare.ts";
 import { assertFails, inScene } from "./_scene.ts";
+import { root } from "./_spawn.ts";
 
 /** Every byte that there is: what a library is made of does not matter to who keeps it. */
 const bytes = Uint8Array.from({ length: 70_000 }, (_, at) => at * 31 >> 3);
@@ -228,3 +230,19 @@ test("without a home there is UNSUPPORTED, and says why not from memory", () => 
 test("DSMR_CACHE that is not absolute is NAME_INVALID", () => {
   assertFails(() => open({ environment: { DSMR_CACHE: "a/b" } }), "NAME_INVALID", '"a/b"');
 });
+
+test("calls that are used for the first time are those of the library that was opened", () =>
+  inScene((scene) => {
+    const name = process.platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
+    const path = join(scene.dir, name);
+    copyFileSync(join(root, "zig-out", "lib", name), path);
+    const calls = native().runtime.open(path);
+    const text = new Uint8Array(1);
+    const length = calls.dsmr_abi(text, 1);
+    // As an upgrade does it: another file under that name.
+    writeFileSync(`${path}.new`, "no library");
+    renameSync(`${path}.new`, path);
+    assertEquals(calls.dsmr_abi(text, 1), length);
+    assertEquals(calls.dsmr_registry_is_usable(0), native().calls.dsmr_registry_is_usable(0));
+    assert(calls.dsmr_lock_release(0) < 0);
+  }));

@@ -12,7 +12,6 @@
  * @module
  */
 
-import process from "node:process";
 import {
   AddinDirectory,
   AREAS_MAX,
@@ -325,5 +324,5 @@ function furnish(backend: Backend, main: Segment, plan: Plan): void {
 
 function fill(backend: Backend, directory: Segment, plan: Plan): void {
   directory.initLock(AT_LOCK, makeTranche(backend, "addin-init", handleOf(directory)));
-  new AddinDirectory("", directory).fill(plan, native().runtime.label, process.pid);
+  new AddinDirectory("", directory).fill(plan, native().runtime.label, native().runtime.pid);
 }

@@ -4,7 +4,6 @@
  * @module
  */
 
-import process from "node:process";
 import {
   type Calls,
   type Listener,
@@ -32,6 +31,15 @@ interface Bun {
   }): Promise<{ ref(): void; unref(): void }>;
 }
 
+/** What we use of its `process`, which the import would load in other runtimes, at length. */
+interface BunProcess {
+  getBuiltinModule(name: "bun:ffi"): unknown;
+  env: { [name: string]: string | undefined };
+  platform: string;
+  arch: string;
+  pid: number;
+}
+
 /** How Bun runs a module. */
 export const bunCommand: ModuleCommand = {
   program: "bun",
@@ -42,10 +50,10 @@ export const bunCommand: ModuleCommand = {
 
 /** Bun, if this is Bun. */
 export function bunRuntime(): Runtime | undefined {
-  const bun = (globalThis as unknown as { Bun?: Bun }).Bun;
+  const { Bun: bun, process } = globalThis as unknown as { Bun?: Bun; process: BunProcess };
   if (bun === undefined) return undefined;
   // Not imported: other runtimes would try to resolve it.
-  const ffi = process.getBuiltinModule("bun:ffi") as unknown as BunFfi;
+  const ffi = process.getBuiltinModule("bun:ffi") as BunFfi;
   const open = (path: string, calls: Readonly<Record<string, readonly string[]>>) => {
     const table: Record<string, { args: readonly string[]; returns: "i32" }> = {};
     for (const [name, args] of Object.entries(calls)) {
@@ -56,6 +64,9 @@ export function bunRuntime(): Runtime | undefined {
   return {
     name: "bun",
     label: `bun ${bun.version}`,
+    platform: process.platform,
+    arch: process.arch,
+    pid: process.pid,
     // The modules of such a program are in a file system of this name.
     isSingleFile: import.meta.url.includes("/$bunfs/"),
     open: (path: string): Calls => open(path, symbols).symbols as Calls,

@@ -4,13 +4,12 @@
  * @module
  */
 
-import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { codes, DsmrError, type DsmrErrorCode } from "../errors.ts";
-import { bunCommand, bunRuntime } from "./bun.ts";
-import { denoCommand, denoRuntime } from "./deno.ts";
+import { bunCommand } from "./bun.ts";
+import { denoCommand } from "./deno.ts";
 import { packaged } from "./packaged.ts";
 import { type Fields, Record } from "./record.ts";
+import { runtime } from "./runtime.ts";
 import type { Calls, ModuleCommand, Runtime } from "./symbols.ts";
 import { openPackaged } from "./unpack.ts";
 
@@ -26,8 +25,6 @@ export interface Native {
   number(name: string): number;
   readonly codeOf: ReadonlyMap<number, DsmrErrorCode>;
 }
-
-const runtime = denoRuntime() ?? bunRuntime();
 
 /** How each runtime runs a module as a process, whichever this is. */
 export const moduleCommands: { readonly [Name in Runtime["name"]]: ModuleCommand } = {
@@ -53,9 +50,11 @@ export function native(): Native {
 function openLibrary(runtime: Runtime): Calls {
   const named = runtime.environment("DSMR_LIBRARY") ?? "";
   if (named !== "") return openAt(runtime, named);
-  if (packaged === undefined) return openAt(runtime, checkoutPath());
+  if (packaged === undefined) return openAt(runtime, checkoutPath(runtime));
   const { library, platforms } = packaged;
-  if (library === undefined) throw unsupportedPlatform(platforms, "The package brings none. ");
+  if (library === undefined) {
+    throw unsupportedPlatform(runtime, platforms, "The package brings none. ");
+  }
   try {
     return openPackaged(runtime, library);
   } catch (thrown) {
@@ -84,11 +83,12 @@ function openAt(runtime: Runtime, path: string): Calls {
   }
 }
 
-function checkoutPath(): string {
-  if (process.platform !== "linux" && process.platform !== "darwin") {
-    throw unsupportedPlatform("Linux (x64 or arm64) or macOS", "");
+function checkoutPath(runtime: Runtime): string {
+  const { platform } = runtime;
+  if (platform !== "linux" && platform !== "darwin") {
+    throw unsupportedPlatform(runtime, "Linux (x64 or arm64) or macOS", "");
   }
-  const name = process.platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
+  const name = platform === "darwin" ? "libdsmr.dylib" : "libdsmr.so";
   const url = new URL(`../../zig-out/lib/${name}`, import.meta.url);
   if (url.protocol !== "file:") {
     throw new DsmrError(
@@ -97,13 +97,17 @@ function checkoutPath(): string {
         "Use a checkout, or set DSMR_LIBRARY to the library's path.",
     );
   }
-  return fileURLToPath(url);
+  return decodeURIComponent(url.pathname);
 }
 
-function unsupportedPlatform(platforms: string, more: string): DsmrError {
+function unsupportedPlatform(
+  { platform, arch }: Runtime,
+  platforms: string,
+  more: string,
+): DsmrError {
   return new DsmrError(
     "UNSUPPORTED",
-    `There is no native library for ${process.platform} ${process.arch}. ${more}` +
+    `There is no native library for ${platform} ${arch}. ${more}` +
       `Use ${platforms}, or set DSMR_LIBRARY to a library that you have built.`,
   );
 }
@@ -116,17 +120,9 @@ function open(): Native {
     );
   }
   const calls = openLibrary(runtime);
-  const abi = readAbi(calls);
-  const record = (name: string, count = 1): Record => {
-    const fields = abi.structures.get(name);
-    if (fields === undefined) throw mismatch(`has no structure ${name}`);
-    return new Record(fields, count);
-  };
-  const number = (name: string): number => {
-    const value = abi.numbers.get(name);
-    if (value === undefined) throw mismatch(`has no number ${name}`);
-    return value;
-  };
+  const abi = new Abi(calls);
+  const record = (name: string, count = 1): Record => new Record(abi.structure(name), count);
+  const number = (name: string): number => abi.number(name);
   const codeOf = new Map(codes.map((code) => [number(`DSMR_E_${code}`), code]));
   return { calls, runtime, error: record("dsmr_error"), record, number, codeOf };
 }
@@ -139,31 +135,52 @@ function mismatch(what: string): DsmrError {
   );
 }
 
-/** Reads the text of dsmr_abi: lines of "name value", "structure 0 size", "s.field at size". */
-function readAbi(calls: Calls): {
-  numbers: Map<string, number>;
-  structures: Map<string, Fields>;
-} {
-  let text = new Uint8Array(8192);
-  const length = calls.dsmr_abi(text, text.length);
-  if (length > text.length) {
-    text = new Uint8Array(length);
-    calls.dsmr_abi(text, text.length);
-  }
-  const numbers = new Map<string, number>();
-  const structures = new Map<string, Map<string, { offset: number; size: number }>>();
-  for (const line of new TextDecoder().decode(text.subarray(0, length)).split("\n")) {
-    const [name = "", first, size] = line.split(" ");
-    if (size === undefined) {
-      numbers.set(name, Number(first));
-      continue;
+/**
+ * The text of dsmr_abi: lines of "name value", "structure 0 size", "structure.field at size". Of some
+ * 300 a program needs a few dozen, so each is looked for when it is asked for the first time: reading
+ * all of them takes longer than attaching.
+ */
+class Abi {
+  readonly #text: string;
+  readonly #numbers = new Map<string, number>();
+  readonly #structures = new Map<string, Fields>();
+
+  constructor(calls: Calls) {
+    let bytes = new Uint8Array(8192);
+    const length = calls.dsmr_abi(bytes, bytes.length);
+    if (length > bytes.length) {
+      bytes = new Uint8Array(length);
+      calls.dsmr_abi(bytes, bytes.length);
     }
-    const [structure = "", field = ""] = name.split(".");
-    let fields = structures.get(structure);
-    if (fields === undefined) structures.set(structure, fields = new Map());
-    fields.set(field, { offset: Number(first), size: Number(size) });
+    this.#text = `\n${new TextDecoder().decode(bytes.subarray(0, length))}\n`;
   }
-  return { numbers, structures };
+
+  number(name: string): number {
+    let value = this.#numbers.get(name);
+    if (value === undefined) {
+      const at = this.#text.indexOf(`\n${name} `);
+      if (at < 0) throw mismatch(`has no number ${name}`);
+      value = parseInt(this.#text.slice(at + name.length + 2, at + name.length + 14), 10);
+      this.#numbers.set(name, value);
+    }
+    return value;
+  }
+
+  structure(name: string): Fields {
+    let fields = this.#structures.get(name);
+    if (fields === undefined) {
+      const lines = this.#text.matchAll(new RegExp(`^${name}(?:\\.(\\w+))? (\\d+) (\\d+)$`, "gm"));
+      fields = new Map(
+        Array.from(lines, ([, field = "", at, size]) => [
+          field,
+          { offset: Number(at), size: Number(size) },
+        ]),
+      );
+      if (fields.size === 0) throw mismatch(`has no structure ${name}`);
+      this.#structures.set(name, fields);
+    }
+    return fields;
+  }
 }
 
 /** The error that the last failed call has described. */

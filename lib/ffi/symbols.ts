@@ -197,9 +197,17 @@ export interface Runtime {
   readonly name: "deno" | "bun";
   /** Name and version, for people who look at who is attached. */
   readonly label: string;
+  /** The system and the processor, as Node names them: "linux", "x64". */
+  readonly platform: string;
+  readonly arch: string;
+  /** This process. */
+  readonly pid: number;
   /** Whether the program was compiled into a single file: then the runtime runs nothing else. */
   readonly isSingleFile: boolean;
-  /** Opens the library at an absolute path. Throws what the runtime throws. */
+  /**
+   * Opens the library at an absolute path, or one that is loaded by its name. Throws what the
+   * runtime throws. The path must mean the same library for as long as the calls are used.
+   */
   open(path: string): Calls;
   /** Opens any library, as dlopen() finds it, for a few calls of it. Throws the same. */
   openOther<Name extends string>(

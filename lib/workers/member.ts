@@ -14,12 +14,9 @@ import { fileURLToPath } from "node:url";
 import type { Worker } from "node:worker_threads";
 import { messageOf, moduleCommands, native, textOf } from "../ffi/native.ts";
 import type { ProcessEnd } from "./ends.ts";
+import { processEntry, threadEntry } from "./entries.ts";
 import type { Attempt } from "./lifecycle.ts";
-// Started below by their URLs. For npm, JSR makes JavaScript of what is imported, if only as types:
-// without these two lines workers would have each module twice there, as both languages.
-import type {} from "./main.ts";
 import type { StoredSpec } from "./spec.ts";
-import type {} from "./thread.ts";
 
 /** What a worker's process or thread is told: where its row is. */
 export interface Orders extends Attempt {
@@ -81,11 +78,10 @@ export class Member {
     const named = runtime.environment(command.variable) ?? "";
     const isOwn = spec.runtime === runtime.name;
     const program = named !== "" ? named : isOwn ? process.execPath : command.program;
-    const main = new URL("./main.ts", import.meta.url);
     const child = spawn(program, [
       ...command.run,
       ...(spec.runtimeArgs ?? command.permissions),
-      main.protocol === "file:" ? fileURLToPath(main) : main.href,
+      processEntry.protocol === "file:" ? fileURLToPath(processEntry) : processEntry.href,
       JSON.stringify(orders),
     ], {
       // What it prints is printed here. It is no pipe: the worker may outlive us.
@@ -107,7 +103,7 @@ export class Member {
 
   async #startThread(orders: Orders): Promise<void> {
     const { Worker } = await import("node:worker_threads");
-    const thread = new Worker(new URL("./thread.ts", import.meta.url), { workerData: orders });
+    const thread = new Worker(threadEntry, { workerData: orders });
     this.#thread = thread;
     thread.unref();
     let error: string | undefined;
