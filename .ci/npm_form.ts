@@ -4,16 +4,17 @@
  * registry makes it, so that tests can install what its users get.
  *
  * What it does (jsr-io/jsr, api/src/npm, and packages that it serves): every file stays. Each
- * module that the exports reach by imports, of types or of values, gets a JavaScript file beside it
- * and a declaration file in _dist, and imports name those. The package.json is its own, without
- * "bin".
+ * TypeScript module that the exports reach by imports, of types or of values, gets a JavaScript file
+ * beside it and a declaration file in _dist, and imports name those. An export that is JavaScript
+ * stays what it is, and has the types that its `@ts-self-types` names. The package.json is its own,
+ * without "bin".
  *
  * @module
  */
 
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, relative } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { deno, root, tsc } from "./toolchain.ts";
 
 interface Manifest {
@@ -46,6 +47,14 @@ function reached(folder: string, entries: readonly string[]): string[] {
     return modules.flatMap(({ local }) => local === undefined ? [] : [relative(folder, local)]);
   });
   return [...new Set(found)].filter((path) => path.endsWith(".ts") && !path.startsWith(".."));
+}
+
+/** Where the types of an export are: in itself, or where it says. */
+function typesOf(folder: string, path: string): string {
+  if (path.endsWith(".ts")) return path;
+  const [, types] = /@ts-self-types="([^"]+)"/.exec(readFileSync(join(folder, path), "utf8")) ?? [];
+  if (types === undefined) throw new Error(`${path} does not say where its types are.`);
+  return join(dirname(path), types);
 }
 
 /** Makes it in a folder that is emptied first, from that of the package. */
@@ -82,7 +91,7 @@ export function stageNpmForm(packageFolder: string, folder: string): void {
 
   const exports = Object.fromEntries(
     Object.entries(manifest.exports).map(([name, path]) => {
-      const types = `./${join("_dist", path).replace(/\.ts$/, ".d.ts")}`;
+      const types = `./${join("_dist", typesOf(folder, path)).replace(/\.ts$/, ".d.ts")}`;
       return [name, { types, default: path.replace(/\.ts$/, ".js") }];
     }),
   );

@@ -131,6 +131,8 @@ function bundle(folder: string): void {
   run(bun, [
     "build",
     ...["--target=node", "--splitting", "--minify-whitespace", "--minify-syntax"],
+    // How lib/workers/run.ts imports the user's module is to stay as it is.
+    ...["--external", "data:*"],
     ...["--root", sources, "--outdir", dist],
     ...ENTRIES,
   ], sources);
