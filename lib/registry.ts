@@ -52,10 +52,10 @@ import type { BackgroundWorker } from "./workers/handle.ts";
 import type { WorkerSpec } from "./workers/spec.ts";
 import type { WorkerInfo } from "./workers/view.ts";
 import {
+  dropWithWorkers,
   registerDynamic,
   registerStatic,
   supervise,
-  terminateDatabase,
   workersIn,
 } from "./workers/workers.ts";
 
@@ -403,10 +403,10 @@ export class Registry implements Disposable {
    */
   dropDatabase(name: string): boolean {
     const backend = this.#open();
-    const id = listDatabases(backend.handle).find((database) => database.name === name)?.id;
-    if (!dropDatabase(backend, name)) return false;
-    if (id !== undefined) terminateDatabase(backend, id);
-    return true;
+    return dropWithWorkers(backend, () => {
+      const id = listDatabases(backend.handle).find((database) => database.name === name)?.id;
+      return dropDatabase(backend, name) ? id ?? 0 : undefined;
+    });
   }
 
   /**
