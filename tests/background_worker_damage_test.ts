@@ -131,6 +131,17 @@ test("a damaged table ends supervising and notify, in one line each, and no prog
     Registry.destroy("test", { dir: scene.dir });
   }));
 
+test("a database goes although the workers' table is damaged, and then that is said", () =>
+  inBackground({ supervise: false }, (scene) => {
+    scene.register({ name: "a", scope: "database" });
+    scene.scene.open({ database: "b" });
+    damageLock(scene.scene);
+    assertFails(() => scene.registry.dropDatabase("b"), "CORRUPT", "background workers");
+    assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+    Registry.destroy("test", { dir: scene.dir });
+    return Promise.resolve();
+  }));
+
 for (const runtime of runtimes) {
   test(`a ${runtime} worker that finds the table damaged says so in one line, and ends with 70`, () =>
     inBackground({ supervise: false }, async (scene) => {
@@ -140,7 +151,7 @@ for (const runtime of runtimes) {
       });
       const orders: Orders = {
         ...{ slot, generation: 1, attempt: 1, worker: "a", dir: scene.dir, name: "test" },
-        ...{ database: "default", instance: String(backend.instance) },
+        ...{ database: "default", via: "default", instance: String(backend.instance) },
       };
       backend.release();
       damageLock(scene.scene);
