@@ -136,9 +136,13 @@ test("a database goes although the workers' table is damaged, and then that is s
     scene.register({ name: "a", scope: "database" });
     scene.scene.open({ database: "b" });
     damageLock(scene.scene);
-    assertFails(() => scene.registry.dropDatabase("b"), "CORRUPT", "background workers");
-    assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
-    Registry.destroy("test", { dir: scene.dir });
+    try {
+      assertFails(() => scene.registry.dropDatabase("b"), "CORRUPT", "background workers");
+      assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+    } finally {
+      // Its workers cannot be listed any more.
+      Registry.destroy("test", { dir: scene.dir });
+    }
     return Promise.resolve();
   }));
 
