@@ -157,11 +157,6 @@ export class Backend {
     );
   }
 
-  /** The database that it has opened. */
-  get database(): string {
-    return this.#database;
-  }
-
   /** The number of the database that it has opened; never given twice in a registry. */
   get databaseId(): number {
     return this.#databaseId;

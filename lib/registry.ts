@@ -383,12 +383,15 @@ export class Registry implements Disposable {
    * Drops a database with its segments, as {@linkcode dropSegment} does: who has them attached
    * keeps the memory. Backends that have it open stay; what they ask for with
    * `scope: "database"` is `CLOSED` from here on, what is global goes on. Who opens the name
-   * from now on gets a new database, with another id and nothing in it.
+   * from now on gets a new database, with another id and nothing in it. Its background workers are
+   * told to end, for good; one that is just being started does not make it anew.
    *
    * All of it is one step to others, also if this process is killed in the middle.
    *
    * @returns false if there was none.
-   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `TIMEOUT`.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`. `TIMEOUT`: a process is stopped in
+   * the middle of changing the registry's tables, or the workers'; nothing was dropped. `CORRUPT`:
+   * the table of background workers was overwritten; the database is gone all the same.
    *
    * @example
    * ```ts

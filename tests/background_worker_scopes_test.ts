@@ -144,11 +144,13 @@ for (const runtime of runtimes) {
       await member.killed();
     }));
 
-  for (const who of ["this library", "a C program"]) {
-    test(`a ${runtime} worker that comes after ${who} has dropped its database makes none`, () =>
+  const droppers = [["this library", "default"], ["this library", "b"], ["C", "default"]] as const;
+  for (const [who, database] of droppers) {
+    test(`a ${runtime} worker makes no database that ${who} has dropped; supervised from "${database}"`, () =>
       inBackground({ supervise: false }, async (scene) => {
         const gate = scene.gate(runtime);
-        const supervisor = await scene.supervisor(runtime, gate.env);
+        const supervisor = await scene.member(runtime, { supervise: true, database }, gate.env);
+        await scene.elected([supervisor]);
         await scene.member(runtime, { database: "b" });
         scene.register({
           ...{ name: "w", scope: "database", startTime: "first-database-attach", runtime },
@@ -158,7 +160,7 @@ for (const runtime of runtimes) {
         // Who would kill it before it comes that far.
         await supervisor.killed();
         const drop = (name: string) => dropDatabase(backendOf(scene), name);
-        assert(who === "this library" ? scene.registry.dropDatabase("b") : drop("b"));
+        assert(who !== "C" ? scene.registry.dropDatabase("b") : drop("b"));
         gate.open();
         await until(() => gate.pids().filter(isRunning).length === 1);
         await until(() => states(scene, "w").includes("default ready"));

@@ -170,7 +170,7 @@ export class Rounds {
         starting++;
         const database = table.database(slot) || "default";
         // Before the attempt is raised, for it may throw: but only before that of the first.
-        const via = this.#lookout(database, databases());
+        const via = this.#lookout(database, live, databases());
         const generation = table.get(slot, GENERATION);
         const attempt = { slot, generation, attempt: beginAttempt(table, slot) };
         this.#launching.add(keyOf(attempt));
@@ -184,11 +184,16 @@ export class Rounds {
   }
 
   /**
-   * The database from which a worker can see whether its own is still there: the supervisor's, which
-   * somebody is in. If that was dropped, the worker must open its own, as it must in the same one.
+   * The database from which a worker can see whether its own is still there. One that is dropped
+   * meanwhile is made anew by that, so it is "default", if somebody is in it, which is the least
+   * likely to be; else the supervisor's; and if there is neither, its own.
    */
-  #lookout(database: string, databases: ReadonlySet<number>): string {
-    return databases.has(this.#backend.databaseId) ? this.#backend.database : database;
+  #lookout(database: string, live: LiveBackend[], databases: ReadonlySet<number>): string {
+    if (database === "default") return database;
+    const all = live.filter(({ databaseId }) => databases.has(databaseId));
+    const known = all.find((one) => one.database === "default") ??
+      all.find(({ id }) => id === this.#backend.id);
+    return known?.database ?? database;
   }
 
   /** Whether this very supervisor has started the row's present attempt, or is about to. */

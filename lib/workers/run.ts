@@ -88,14 +88,14 @@ function attach(orders: Orders, database: string, timeout_ms: number): Backend |
  * Enters the registry in the worker's database; undefined if the worker is not wanted any more.
  *
  * To open a database by its name makes it, and it may have been dropped since the worker was
- * started. So the row and the databases are looked at first, from the supervisor's database, and the
- * worker's own is opened while the table's lock is held: `dropDatabase` holds that, too (see
- * `dropWithWorkers`), so what is there then stays until it is open. What is dropped from there on
- * is dropped for this backend: its code gets `CLOSED`, and makes nothing anew.
+ * started. So the row and the databases are looked at first, from another database that somebody is in
+ * (see `Rounds`), and the worker's own is opened while the table's lock is held: `dropDatabase` holds
+ * that, too (see `dropWithWorkers`), so what is there then stays until it is open. What is dropped
+ * from there on is dropped for this backend: its code gets `CLOSED`, and makes nothing anew.
  *
- * What remains: a C program drops without the lock, and the supervisor's own database may be the one
- * that is dropped. Then it can be made anew here, empty, as anybody may who opens it. But the number of
- * a database is never given twice, and is compared in the end: no code runs in another one.
+ * What remains: a C program drops without the lock, and there may be no other database to look from.
+ * Then the one that was dropped can be made anew here, empty, as by anybody who opens it. But the number
+ * of a database is never given twice, and is compared in the end: no code runs in another one.
  */
 function enter(orders: Orders): Place | undefined {
   const { dir, name, database, via } = orders;
