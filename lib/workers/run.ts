@@ -329,6 +329,8 @@ function claimOrExit(orders: Orders): Run | undefined {
     return Run.claim(orders);
   } catch (error) {
     if (!(error instanceof DsmrError)) throw error;
+    // Destroyed meanwhile, as in `attach`.
+    if (error.code === "CLOSED") return undefined;
     const { worker, name, dir } = orders;
     console.error(
       `dsmr: background worker ${quote(worker)} cannot claim its row in registry ${quote(name)} ` +
