@@ -110,6 +110,9 @@ test("a damaged table ends supervising and notify, in one line each, and no prog
           () => worker.terminate(),
         ]
       ) assertFails(call, "CORRUPT");
+      Registry.openSync("test", { dir: scene.dir, database: "b" }).close();
+      assertFails(() => registry.dropDatabase("b"), "CORRUPT");
+      assert([...registry.databases()].every(({ name }) => name !== "b"));
       const late = await rejection(worker.waitForReady());
       assert(late instanceof DsmrError && late.code === "CORRUPT", String(late));
       for (const heir of heirs) {

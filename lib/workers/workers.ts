@@ -156,20 +156,25 @@ class Workers implements HandleHost {
   }
 
   dropDatabase(drop: () => number | undefined): boolean {
-    const table = this.#found();
-    if (table === undefined) return drop() !== undefined;
     let isAsked = false;
     let dropped: number | undefined;
     const ask = (): void => {
       isAsked = true;
       dropped = drop();
-      if (dropped !== undefined) this.#endDatabase(table, dropped);
     };
     try {
-      table.changeSync(ask);
+      const table = this.#found();
+      if (table === undefined) ask();
+      else {
+        table.changeSync(() => {
+          ask();
+          if (dropped !== undefined) this.#endDatabase(table, dropped);
+        });
+      }
     } catch (error) {
       // The workers' table is overwritten: the database goes all the same, and then that is said.
-      if (!isAsked && error instanceof DsmrError && error.code === "CORRUPT") drop();
+      const isDamaged = error instanceof DsmrError && error.code === "CORRUPT";
+      if (!isAsked && (isDamaged || this.failed.aborted)) ask();
       throw error;
     }
     return dropped !== undefined;
