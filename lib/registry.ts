@@ -52,10 +52,10 @@ import type { BackgroundWorker } from "./workers/handle.ts";
 import type { WorkerSpec } from "./workers/spec.ts";
 import type { WorkerInfo } from "./workers/view.ts";
 import {
+  dropWithWorkers,
   registerDynamic,
   registerStatic,
   supervise,
-  terminateDatabase,
   workersIn,
 } from "./workers/workers.ts";
 
@@ -383,12 +383,15 @@ export class Registry implements Disposable {
    * Drops a database with its segments, as {@linkcode dropSegment} does: who has them attached
    * keeps the memory. Backends that have it open stay; what they ask for with
    * `scope: "database"` is `CLOSED` from here on, what is global goes on. Who opens the name
-   * from now on gets a new database, with another id and nothing in it.
+   * from now on gets a new database, with another id and nothing in it. Its background workers are
+   * told to end, for good; one that is just being started does not make it anew.
    *
    * All of it is one step to others, also if this process is killed in the middle.
    *
    * @returns false if there was none.
-   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`, `TIMEOUT`.
+   * @throws {DsmrError} `NAME_INVALID`, `NAME_TOO_LONG`, `CLOSED`. `TIMEOUT`: a process is stopped in
+   * the middle of changing the registry's tables, or the workers'; nothing was dropped. `CORRUPT`:
+   * the table of background workers was overwritten; the database is gone all the same.
    *
    * @example
    * ```ts
@@ -403,10 +406,10 @@ export class Registry implements Disposable {
    */
   dropDatabase(name: string): boolean {
     const backend = this.#open();
-    const id = listDatabases(backend.handle).find((database) => database.name === name)?.id;
-    if (!dropDatabase(backend, name)) return false;
-    if (id !== undefined) terminateDatabase(backend, id);
-    return true;
+    return dropWithWorkers(backend, () => {
+      const id = listDatabases(backend.handle).find((database) => database.name === name)?.id;
+      return dropDatabase(backend, name) ? id ?? 0 : undefined;
+    });
   }
 
   /**

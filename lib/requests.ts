@@ -6,7 +6,7 @@
 
 import type { Addin } from "./addins/addin.ts";
 import { DsmrError } from "./errors.ts";
-import { check, describe, encodeTimeout, native, quote } from "./ffi/native.ts";
+import { check, describe, encodeName, encodeTimeout, native, quote } from "./ffi/native.ts";
 import { isOwnName } from "./listing.ts";
 import type { Repair } from "./lock_arguments.ts";
 import type { Scope } from "./scope.ts";
@@ -191,9 +191,11 @@ export function sizeOf(name: string, size: number | undefined, layout: Layout | 
   );
 }
 
-/** Refuses the names of the library's own segments. */
+/** Refuses the names of the library's own segments, and what is no name of a segment at all. */
 export function checkOwnName(name: unknown): void {
-  if (typeof name !== "string" || !isOwnName(name)) return;
+  // Here, for what is attached already is found by its name before that is encoded.
+  if (typeof name !== "string") encodeName("segment", name);
+  else if (!isOwnName(name)) return;
   throw new DsmrError(
     "NAME_INVALID",
     "Names that begin with U+0001 are the library's own. Choose another one.",

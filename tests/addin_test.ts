@@ -56,7 +56,12 @@ test("add-ins that request nothing need no main area", () =>
       '"idle" has requested 0',
     );
     const nothing = defineAddin({ name: "nothing" });
-    assertStrictEquals(scene.open({ addins: [nothing] }).addin(nothing), undefined);
+    const registry = scene.open({ addins: [nothing] });
+    assertStrictEquals(registry.addin(nothing), undefined);
+    for (const wrong of [null, undefined, "nothing", { name: "nothing" }]) {
+      const ask = () => registry.addin(wrong as typeof nothing);
+      assertThrows(ask, TypeError, "not one of defineAddin()");
+    }
   }));
 
 test("requests outside of the request hook, and the main area inside of it, are refused", () =>

@@ -8,8 +8,14 @@ import { test } from "node:test";
 import { DsmrError, Registry } from "../lib/mod.ts";
 import { Backend } from "../lib/backend.ts";
 import type { Orders } from "../lib/workers/member.ts";
-import { TABLE_BYTES } from "../lib/workers/table.ts";
-import { inBackground, isRunning, rejection, workerModule } from "./_background.ts";
+import { TABLE_BYTES, TABLE_NAME } from "../lib/workers/table.ts";
+import {
+  type BackgroundScene,
+  inBackground,
+  isRunning,
+  rejection,
+  workerModule,
+} from "./_background.ts";
 import { assertFailed, assertFails, type Scene, until } from "./_scene.ts";
 import { Child, commandLine, runtimes } from "./_spawn.ts";
 
@@ -104,6 +110,9 @@ test("a damaged table ends supervising and notify, in one line each, and no prog
           () => worker.terminate(),
         ]
       ) assertFails(call, "CORRUPT");
+      Registry.openSync("test", { dir: scene.dir, database: "b" }).close();
+      assertFails(() => registry.dropDatabase("b"), "CORRUPT");
+      assert([...registry.databases()].every(({ name }) => name !== "b"));
       const late = await rejection(worker.waitForReady());
       assert(late instanceof DsmrError && late.code === "CORRUPT", String(late));
       for (const heir of heirs) {
@@ -131,18 +140,56 @@ test("a damaged table ends supervising and notify, in one line each, and no prog
     Registry.destroy("test", { dir: scene.dir });
   }));
 
+test("a database goes although the workers' table is damaged, and then that is said", () =>
+  inBackground({ supervise: false }, (scene) => {
+    scene.register({ name: "a", scope: "database" });
+    scene.scene.open({ database: "b" });
+    damageLock(scene.scene);
+    try {
+      assertFails(() => scene.registry.dropDatabase("b"), "CORRUPT", "background workers");
+      assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+    } finally {
+      // Its workers cannot be listed any more.
+      Registry.destroy("test", { dir: scene.dir });
+    }
+    return Promise.resolve();
+  }));
+
+/** For the first start of a worker in the row. */
+function ordersFor(scene: BackgroundScene, slot: number): Orders {
+  const backend = Backend.open(scene.dir, "test", "default", {
+    ...{ mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms: 10_000 },
+  });
+  const instance = String(backend.instance);
+  backend.release();
+  return {
+    ...{ slot, generation: 1, attempt: 1, worker: "a", dir: scene.dir, name: "test" },
+    ...{ database: "default", via: "default", instance },
+  };
+}
+
 for (const runtime of runtimes) {
+  test(`a ${runtime} worker whose registry is destroyed before it claims its row ends without a word`, () =>
+    inBackground({ supervise: false }, async (scene) => {
+      const { slot } = scene.register({ name: "a", runtime });
+      const orders = ordersFor(scene, slot);
+      const holder = Backend.open(scene.dir, "test", "holder", {
+        ...{ mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms: 10_000 },
+      });
+      scene.scene.atEnd(() => holder.release());
+      holder.lookup(TABLE_NAME)?.lock.acquireSync();
+      const command = [...commandLine(runtime, "../lib/workers/main.ts"), JSON.stringify(orders)];
+      const child = scene.scene.adopt(new Child(command));
+      await until(() => [...scene.registry.backends()].some(({ waitsFor }) => waitsFor !== null));
+      Registry.destroy("test", { dir: scene.dir });
+      assertEquals(await child.ended, "exit code 0");
+      assertEquals(child.printed, "");
+    }));
+
   test(`a ${runtime} worker that finds the table damaged says so in one line, and ends with 70`, () =>
     inBackground({ supervise: false }, async (scene) => {
       const { slot } = scene.register({ name: "a", runtime });
-      const backend = Backend.open(scene.dir, "test", "default", {
-        ...{ mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms: 10_000 },
-      });
-      const orders: Orders = {
-        ...{ slot, generation: 1, attempt: 1, worker: "a", dir: scene.dir, name: "test" },
-        ...{ database: "default", instance: String(backend.instance) },
-      };
-      backend.release();
+      const orders = ordersFor(scene, slot);
       damageLock(scene.scene);
       try {
         // As its supervisor starts it.

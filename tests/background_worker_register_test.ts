@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { test } from "node:test";
 import type { WorkerSpec } from "../lib/mod.ts";
+import { encodeSpec } from "../lib/workers/spec.ts";
 import { inBackground, workerModule } from "./_background.ts";
 import { assertFails } from "./_scene.ts";
 
@@ -36,6 +37,11 @@ test("bad workers are refused, each with what is wrong, and nothing is registere
       assertThrows(() => register({ ...good, restartTime }), RangeError, "restartTime");
     }
     assertThrows(() => register({ ...good, grace: -1 }), RangeError, "grace");
+    // Paths: all of one is names. What begins otherwise must be a URL.
+    assertThrows(() => register({ ...good, module: "http://[" }), TypeError, "no absolute URL");
+    assertFails(() => register({ ...good, module: "/\ud800.ts" }), "NAME_INVALID", "surrogate");
+    const { stored } = encodeSpec({ name: "a", module: "/a b/c#d?e%20.ts" }, null);
+    assertEquals(stored.module, "file:///a%20b/c%23d%3Fe%2520.ts");
     const nameless = assertFails(() => register({ module: workerModule }), "NAME_INVALID");
     assertEquals(nameless.message, "The worker's name is undefined, not a string.");
     const typed = assertFails(() => register({ ...good, type: 5 }), "NAME_INVALID");

@@ -5,6 +5,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { Backend } from "../lib/backend.ts";
 import type { WorkerInfo } from "../lib/mod.ts";
+import { dropDatabase } from "../lib/opening.ts";
 import {
   databaseIdOf,
   registerStatic,
@@ -20,7 +21,7 @@ import {
   rejection,
   workerModule,
 } from "./_background.ts";
-import { DOUBLES, RUNS } from "./_background_worker.ts";
+import { DOUBLES, ENDS, RUNS } from "./_background_worker.ts";
 import { succeeded, until } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";
 
@@ -121,6 +122,53 @@ for (const runtime of runtimes) {
       assertEquals(runs(scene, "w", "b"), [2, 0]);
     }));
 
+  test(`a ${runtime} worker whose database is dropped while it loads does not make it anew`, () =>
+    inBackground({ supervise: true }, async (scene) => {
+      const member = await scene.member(runtime, { database: "b" });
+      const record = scene.record("slow");
+      const worker = scene.register({
+        ...{ name: "slow", scope: "database", startTime: "first-database-attach", runtime },
+        module: new URL("./_background_slow.ts", import.meta.url),
+      });
+      await until(() => Atomics.load(record, ENDS) === -1);
+      assertEquals(worker.state, "not-yet-started");
+      assert(scene.registry.dropDatabase("b"));
+      await until(() => {
+        // It stores that when it begins; and another one, of "default", may have.
+        Atomics.store(record, ENDS, 0);
+        return states(scene, "slow").includes("b stopped");
+      });
+      // Its function was entered: to end, by the signal.
+      assertEquals(runs(scene, "slow", "b"), [1, 0]);
+      assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+      await member.killed();
+    }));
+
+  const droppers = [["this library", "default"], ["this library", "b"], ["C", "default"]] as const;
+  for (const [who, database] of droppers) {
+    test(`a ${runtime} worker makes no database that ${who} has dropped; supervised from "${database}"`, () =>
+      inBackground({ supervise: false }, async (scene) => {
+        const gate = scene.gate(runtime);
+        const supervisor = await scene.member(runtime, { supervise: true, database }, gate.env);
+        await scene.elected([supervisor]);
+        await scene.member(runtime, { database: "b" });
+        scene.register({
+          ...{ name: "w", scope: "database", startTime: "first-database-attach", runtime },
+        });
+        // It may be "default" that is started first: the test's own process is there.
+        await until(() => gate.pids().length === 2);
+        // Who would kill it before it comes that far.
+        await supervisor.killed();
+        const drop = (name: string) => dropDatabase(backendOf(scene), name);
+        assert(who !== "C" ? scene.registry.dropDatabase("b") : drop("b"));
+        gate.open();
+        await until(() => gate.pids().filter(isRunning).length === 1);
+        await until(() => states(scene, "w").includes("default ready"));
+        assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+        assertEquals(runs(scene, "w", "b"), [0, 0]);
+      }));
+  }
+
   test(`${runtime} workers that wait for somebody to attach`, () =>
     inBackground({ supervise: true }, async (scene) => {
       const attach = scene.register({ name: "attach", startTime: "first-attach", runtime });
@@ -196,6 +244,17 @@ for (const runtime of runtimes) {
       assertEquals(infos(scene, "w").length, 1);
     }));
 }
+
+test("a supervisor whose database was dropped has no worker started there", () =>
+  inBackground({ supervise: false }, async (scene) => {
+    const supervisor = scene.scene.open({ supervise: true, database: "s" });
+    assert(supervisor.dropDatabase("s"));
+    const local = scene.register({ name: "local", scope: "database" });
+    await local.waitForReady();
+    await scene.register({ name: "later", function: "once" }).waitForShutdown();
+    assertEquals(states(scene, "local"), ["default ready"]);
+    assertEquals([...scene.registry.databases()].map(({ name }) => name), ["default"]);
+  }));
 
 test("rows that somebody has overwritten are errors, and disturb no other", () =>
   inBackground({ supervise: false }, async (scene) => {

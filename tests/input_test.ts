@@ -112,6 +112,14 @@ test("a bad name is refused with its code by every call that takes one", () =>
     }
     assertEquals([...registry.segments()], []);
     assertEquals(scene.files(), ["dsmr.r.test"]);
+    // Nor is what is attached found by what is no name, but reads as one.
+    for (const scope of ["global", "database"] as const) {
+      registry.getNamedSegmentSync("5", 8, undefined, { scope });
+      for (const name of [5, Symbol("a"), ["5"]] as unknown[]) {
+        const look = () => registry.lookupSegment(name as string, { scope });
+        assertFails(look, "NAME_INVALID", "not a string");
+      }
+    }
   }));
 
 test("a size that is no whole number from 1 on is SIZE_INVALID", () =>
@@ -187,7 +195,7 @@ test("options that are null are as omitted, and a wrong one of any type is told 
     }
     assert(Array.isArray([...Registry.list(nothing)]));
     assertEquals(Registry.destroy("dsmr test: nobody has this", nothing), false);
-    assertFails(() => registry.getNamedSegmentSync(5n as never, 0), "SIZE_INVALID", 5);
+    assertFails(() => registry.getNamedSegmentSync(5n as never, 0), "NAME_INVALID", 5);
   }));
 
 test("an unknown mode is a TypeError, an empty database NAME_INVALID", () =>

@@ -419,6 +419,25 @@ test("what cannot be a struct is refused", () => {
     assertFails(() => struct({ [name]: u8 }), "NAME_INVALID", JSON.stringify(name));
   }
   assertFails(() => struct({ ["__proto__"]: u8 }), "NAME_INVALID", "__proto__");
+  // Here it is no field: the struct would be without it.
+  assertFails(
+    () => struct({ __proto__: u32, a: u8 } as unknown as Loose),
+    "NAME_INVALID",
+    "__proto__",
+  );
+  // Asked once: the second time they are others.
+  let asked = 0;
+  const fickle = struct({
+    get a() {
+      return asked++ === 0 ? u32 : u8;
+    },
+  } as { a: typeof u32 });
+  assertEquals([asked, fickle.size, fickle.fields.a === u32], [1, 4, true]);
+  // Each of them with a description of all below it would be megabytes of text, and bigints for each.
+  let deep = struct({ a: u8 }) as unknown as typeof u8;
+  for (let depth = 1; depth < 300; depth++) deep = struct({ a: deep }) as unknown as typeof u8;
+  const lines = (deep as unknown as { description: string }).description.split("\n");
+  assertEquals([lines.length, lines.at(-1)], [301, `${"a.".repeat(299)}a: u8 at 0`]);
   assertEquals(struct({ größe: u8, $: u8, _a1: u8, constructor: u8 }).size, 4);
   for (const make of [text, bytes, (count: number) => array(u32, count)]) {
     for (const size of [0, -1, 1.5, NaN, Infinity, 2 ** 41, 2 ** 53]) {

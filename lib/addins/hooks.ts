@@ -9,13 +9,13 @@
  * @module
  */
 
-import { type Addin, definitionOf, namesake } from "./addin.ts";
+import { Addin, definitionOf, namesake } from "./addin.ts";
 import { Context, Requests } from "./context.ts";
 import { ADDINS_MAX, DIRECTORY_NAME, DIRECTORY_SIZE } from "./directory.ts";
 import { Handle, type RegisterStatic } from "./handle.ts";
 import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
-import { messageOf } from "../ffi/native.ts";
+import { describe, messageOf } from "../ffi/native.ts";
 import { insideInit, isInsideInit } from "../init_scope.ts";
 import type { LWLock } from "../lwlock.ts";
 import { dynamicHint, MainArea, plainly, unwrapped } from "./main_area.ts";
@@ -64,6 +64,9 @@ export class Addins {
 
   /** What the startup hook has returned. */
   result(addin: Addin): unknown {
+    if (!(addin instanceof Addin)) {
+      throw new TypeError(`The add-in is ${describe(addin)}, not one of defineAddin().`);
+    }
     const state = this.#states.get(addin);
     if (state?.is === "started") return state.result;
     throw new DsmrError(

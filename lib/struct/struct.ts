@@ -40,6 +40,15 @@ const NAME = /^[\p{ID_Start}_$][\p{ID_Continue}$]*$/u;
 
 const roundUp = (value: number, multiple: number): number => Math.ceil(value / multiple) * multiple;
 
+function badName(name: string): DsmrError {
+  return new DsmrError(
+    "NAME_INVALID",
+    name === "__proto__"
+      ? 'A field cannot be named "__proto__": that is the prototype.'
+      : `A field cannot be named ${JSON.stringify(name)}: it must be an identifier.`,
+  );
+}
+
 function checkFields(fields: Fields): [string, Field<unknown>][] {
   if (typeof fields !== "object" || fields === null) {
     throw new TypeError(`The fields of a struct are ${describe(fields)}, not an object.`);
@@ -47,17 +56,14 @@ function checkFields(fields: Fields): [string, Field<unknown>][] {
   if (Object.getOwnPropertySymbols(fields).length > 0) {
     throw new TypeError("A field of a struct has a symbol as its name; it must be a string.");
   }
+  // What `{ __proto__: u32 }` makes: no field, but a prototype.
+  if (Object.getPrototypeOf(fields) instanceof Field) throw badName("__proto__");
   const entries = Object.entries(fields);
   if (entries.length === 0) {
     throw new DsmrError("SIZE_INVALID", "The struct has no fields. Give it one at least.");
   }
   for (const [name, field] of entries) {
-    if (!NAME.test(name) || name === "__proto__") {
-      throw new DsmrError(
-        "NAME_INVALID",
-        `A field cannot be named ${JSON.stringify(name)}: it must be an identifier.`,
-      );
-    }
+    if (!NAME.test(name) || name === "__proto__") throw badName(name);
     if (!(field instanceof Field)) {
       throw new TypeError(
         `Field "${name}" is ${describe(field)}, which is no kind of field. Kinds are u32, f64, ` +
@@ -85,10 +91,9 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
   readonly fields: F;
   /** Where each field begins, in bytes. */
   readonly offsets: { readonly [N in keyof F]: number };
-  /** One line for the whole, and one for each field: its name, its type and its offset. */
-  readonly description: string;
-  /** 64 bits made of {@linkcode description}, never 0: layouts that differ have different ones. */
-  readonly hash: bigint;
+  /** Made when they are asked for: many layouts are only fields of others, also many deep. */
+  #description: string | undefined;
+  #hash: bigint | undefined;
 
   /**
    * Internal: made by {@linkcode struct}.
@@ -115,14 +120,23 @@ export class Struct<F extends Fields> extends ObjectField<View<F>> implements La
       );
     }
     super(`struct(${size})`, size, align);
-    this.fields = Object.freeze({ ...fields });
+    // As they were checked: a getter may say something else the second time.
+    this.fields = Object.freeze(Object.fromEntries(entries)) as F;
     this.offsets = Object.freeze(offsets) as { readonly [N in keyof F]: number };
     this.#entries = entries;
     const placed = entries.map(([name, field]): Property => [name, field, offsets[name] ?? 0]);
     this.#properties = placed.filter(([, { read }]) => read !== undefined);
     this.#objects = placed.filter(([, { read }]) => read === undefined);
-    this.description = describeLayout(size, align, this.#lines("", 0));
-    this.hash = hashOf(this.description);
+  }
+
+  /** One line for the whole, and one for each field: its name, its type and its offset. */
+  get description(): string {
+    return this.#description ??= describeLayout(this.size, this.align, this.#lines("", 0));
+  }
+
+  /** 64 bits made of {@linkcode description}, never 0: layouts that differ have different ones. */
+  get hash(): bigint {
+    return this.#hash ??= hashOf(this.description);
   }
 
   #lines(prefix: string, offset: number): string[] {

@@ -228,15 +228,16 @@ export interface Attempt extends RowId {
   attempt: number;
 }
 
+/** Whether nobody has claimed the row for this start, and it is still to be claimed. */
+export function isWanted(table: WorkerTable, { slot, generation, attempt }: Attempt): boolean {
+  return table.get(slot, STATE) === STARTING && table.get(slot, GENERATION) === generation &&
+    table.get(slot, ATTEMPT) === attempt;
+}
+
 /** Makes this backend the one that runs the worker; false: it came too late. */
-export function claim(
-  table: WorkerTable,
-  { slot, generation, attempt }: Attempt,
-  pid: number,
-): boolean {
-  const isOurs = table.get(slot, STATE) === STARTING &&
-    table.get(slot, GENERATION) === generation && table.get(slot, ATTEMPT) === attempt;
-  if (!isOurs) return false;
+export function claim(table: WorkerTable, attempt: Attempt, pid: number): boolean {
+  const { slot } = attempt;
+  if (!isWanted(table, attempt)) return false;
   table.set(slot, BACKEND, table.backend.id | 0);
   table.set(slot, PID, pid);
   table.setTime(slot, STARTED_AT, Date.now());

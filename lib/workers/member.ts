@@ -25,6 +25,8 @@ export interface Orders extends Attempt {
   dir: string;
   name: string;
   database: string;
+  /** The database from which it looks whether that is still there. */
+  via: string;
   /** Tells the registry from a later one of its name. In decimal. */
   instance: string;
 }

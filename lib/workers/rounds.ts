@@ -56,9 +56,18 @@ const AGAIN_MS = 1000;
 /** The longest delay that a row can ask for; more is a clock that was set back. */
 export const DUE_MAX_MS = 60_000;
 
+/** A worker to be started. */
+export interface Start {
+  attempt: Attempt;
+  spec: StoredSpec;
+  database: string;
+  /** The database from which it looks whether that is still there. */
+  via: string;
+}
+
 /** What a pass has found to do. */
 export interface Tasks {
-  starts: { attempt: Attempt; spec: StoredSpec; database: string }[];
+  starts: Start[];
   signals: { slot: number; signal: "SIGTERM" | "SIGKILL"; member: Member | undefined }[];
   /** Milliseconds until something is due. */
   next: number;
@@ -107,9 +116,11 @@ export class Rounds {
     return this.members.get(keyOf(attemptOf(this.#table, slot)));
   }
 
-  /** Looks at all rows. With the lock held. `databases`: the ids of those that there are now. */
-  look(live: LiveBackend[], databases: () => ReadonlySet<number>): Tasks {
+  /** Looks at all rows. With the lock held. `listDatabases`: the ids of those that there are now. */
+  look(live: LiveBackend[], listDatabases: () => ReadonlySet<number>): Tasks {
     const table = this.#table;
+    let known: ReadonlySet<number> | undefined;
+    const databases = (): ReadonlySet<number> => known ??= listDatabases();
     const tasks: Tasks = { starts: [], signals: [], next: Infinity };
     const users = this.#users(live);
     const now = Date.now();
@@ -118,7 +129,7 @@ export class Rounds {
     // First, for it may throw: nothing is being started yet that nobody would start then.
     this.#endOrphans(databases);
     for (let slot = 0; slot < ROWS_MAX; slot++) {
-      if (table.get(slot, STATE) === TEMPLATE) this.#makeInstances(slot, live);
+      if (table.get(slot, STATE) === TEMPLATE) this.#makeInstances(slot, live, databases);
     }
     let starting = 0;
     for (let slot = 0; slot < ROWS_MAX; slot++) {
@@ -157,16 +168,32 @@ export class Rounds {
       if (left > 0) tasks.next = Math.min(tasks.next, left);
       else if (starting < STARTING_MAX) {
         starting++;
+        const database = table.database(slot) || "default";
+        // Before the attempt is raised, for it may throw: but only before that of the first.
+        const via = this.#lookout(database, live, databases());
         const generation = table.get(slot, GENERATION);
         const attempt = { slot, generation, attempt: beginAttempt(table, slot) };
         this.#launching.add(keyOf(attempt));
-        tasks.starts.push({ attempt, spec, database: table.database(slot) });
+        tasks.starts.push({ attempt, spec, database, via });
       }
     }
     for (let slot = 0; slot < ROWS_MAX; slot++) {
       if (table.get(slot, STATE) === TEMPLATE) this.#endTemplate(slot);
     }
     return tasks;
+  }
+
+  /**
+   * The database from which a worker can see whether its own is still there. One that is dropped
+   * meanwhile is made anew by that, so it is "default", if somebody is in it, which is the least
+   * likely to be; else the supervisor's; and if there is neither, its own.
+   */
+  #lookout(database: string, live: LiveBackend[], databases: ReadonlySet<number>): string {
+    if (database === "default") return database;
+    const all = live.filter(({ databaseId }) => databases.has(databaseId));
+    const known = all.find((one) => one.database === "default") ??
+      all.find(({ id }) => id === this.#backend.id);
+    return known?.database ?? database;
   }
 
   /** Whether this very supervisor has started the row's present attempt, or is about to. */
@@ -279,8 +306,12 @@ export class Rounds {
 
   // ---- databases -----------------------------------------------------------------------------
 
-  /** A worker for each database that somebody is in. */
-  #makeInstances(slot: number, live: LiveBackend[]): void {
+  /** A worker for each database that somebody is in, unless it was dropped under them. */
+  #makeInstances(
+    slot: number,
+    live: LiveBackend[],
+    databases: () => ReadonlySet<number>,
+  ): void {
     const table = this.#table;
     if (table.has(slot, TERMINATE)) return;
     const template = { slot, generation: table.get(slot, GENERATION) };
@@ -288,6 +319,7 @@ export class Rounds {
     for (const { databaseId, database } of live) {
       if (known.has(databaseId)) continue;
       known.add(databaseId);
+      if (!databases().has(databaseId)) continue;
       // Without room: when a row becomes free, that is a change, and this is tried again.
       register(table, {
         spec: table.specBytes(slot),
@@ -315,14 +347,12 @@ export class Rounds {
    */
   #endOrphans(databases: () => ReadonlySet<number>): void {
     const table = this.#table;
-    let known: ReadonlySet<number> | undefined;
     for (let slot = 0; slot < ROWS_MAX; slot++) {
       if (table.get(slot, STATE) === FREE) continue;
       const parent = parentOf(table, slot);
       if (parent === undefined) continue;
       const grace = table.spec(slot)?.grace ?? GRACE_MS;
-      known ??= databases();
-      if (!known.has(table.get(slot, DATABASE_ID))) drop(table, slot, grace);
+      if (!databases().has(table.get(slot, DATABASE_ID))) drop(table, slot, grace);
       else if (!isCurrent(table, parent)) terminate(table, slot, grace);
     }
   }

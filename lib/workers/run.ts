@@ -20,6 +20,7 @@ import {
   type Attempt,
   claim,
   isOwn,
+  isWanted,
   markOutcome,
   markReady,
   markStarted,
@@ -31,6 +32,7 @@ import type { StoredSpec } from "./spec.ts";
 import {
   BROKE,
   DATABASE_ID,
+  databaseIds,
   EXITED,
   GRACE,
   KILL_AT,
@@ -42,7 +44,10 @@ import {
   THREW,
   WorkerTable,
 } from "./table.ts";
-import { databaseIdOf } from "./workers.ts";
+import { TABLE_PATIENCE_MS } from "../wait.ts";
+
+/** How long to wait for a process that is stopped in the middle of changing a table. */
+const PATIENCE_MS = 10_000;
 
 /** How a worker has ended, or must. */
 interface Outcome {
@@ -68,49 +73,110 @@ async function load(module: string): Promise<Record<string, unknown>> {
   return await load(module);
 }
 
+/** A registry entered for a worker: the backend that is to claim the row, and for the user's code. */
+interface Place {
+  table: WorkerTable;
+  /** Of the same backend. Opened anew when the code is to run, it could be another database. */
+  registry: Registry;
+}
+
+/** The registry in a database; undefined: it was destroyed meanwhile. */
+function attach(orders: Orders, database: string, timeout_ms: number): Backend | undefined {
+  const { dir, name, instance } = orders;
+  try {
+    const options = { mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms } as const;
+    const backend = Backend.open(dir, name, database, options);
+    if (String(backend.instance) === instance) return backend;
+    backend.release();
+    return undefined;
+  } catch (error) {
+    if (error instanceof DsmrError && error.code === "NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Enters the registry in the worker's database; undefined if the worker is not wanted any more.
+ *
+ * To open a database by its name makes it, and it may have been dropped since the worker was
+ * started. So the row and the databases are looked at first, from another database that somebody is in
+ * (see `Rounds`), and the worker's own is opened while the table's lock is held: `dropDatabase` holds
+ * that, too (see `dropWithWorkers`), so what is there then stays until it is open. What is dropped
+ * from there on is dropped for this backend: its code gets `CLOSED`, and makes nothing anew.
+ *
+ * What remains: a C program drops without the lock, and there may be no other database to look from.
+ * Then the one that was dropped can be made anew here, empty, as by anybody who opens it. But the number
+ * of a database is never given twice, and is compared in the end: no code runs in another one.
+ */
+function enter(orders: Orders): Place | undefined {
+  const { dir, name, database, via } = orders;
+  const from = attach(orders, via, PATIENCE_MS);
+  if (from === undefined) return undefined;
+  try {
+    const outer = WorkerTable.find(from);
+    if (outer === undefined) return undefined;
+    const until = performance.now() + PATIENCE_MS;
+    for (;;) {
+      try {
+        return outer.changeSync(() => {
+          if (!isWanted(outer, orders)) return undefined;
+          const id = outer.get(orders.slot, DATABASE_ID);
+          if (id !== 0 && !databaseIds(from).has(id)) return undefined;
+          const backend = attach(orders, database, TABLE_PATIENCE_MS);
+          const table = backend && WorkerTable.find(backend);
+          if (table === undefined) return undefined;
+          const timeout = TABLE_PATIENCE_MS;
+          const registry = Registry.openSync(name, { dir, database, mode: "attach", timeout });
+          const isOne = registry.backendId === table.backend.id;
+          return isOne && (id === 0 || id === table.backend.databaseId)
+            ? { table, registry }
+            : undefined;
+        });
+      } catch (error) {
+        // A stopped process is in the registry's tables: let the others at the workers' meanwhile.
+        const isLate = error instanceof DsmrError && error.code === "TIMEOUT";
+        if (!isLate || performance.now() >= until) throw error;
+      }
+    }
+  } finally {
+    // Else it would be taken for somebody's who has come: a worker may be waiting for that.
+    from.release();
+  }
+}
+
 class Run {
   readonly #orders: Orders;
   readonly #attempt: Attempt;
   readonly #table: WorkerTable;
+  readonly #registry: Registry;
   readonly #spec: StoredSpec;
   readonly #stop = new AbortController();
   /** The signal of the system by which it was told to end. */
   #signal: string | undefined;
   #hasReturned = false;
 
-  private constructor(orders: Orders, table: WorkerTable, spec: StoredSpec) {
+  private constructor(
+    orders: Orders,
+    { table, registry }: Place,
+    spec: StoredSpec,
+  ) {
     const { slot, generation, attempt } = orders;
     this.#orders = orders;
     this.#attempt = { slot, generation, attempt };
     this.#table = table;
+    this.#registry = registry;
     this.#spec = spec;
   }
 
   /** Claims the row; undefined if this attempt is not wanted any more. */
   static claim(orders: Orders): Run | undefined {
-    const { dir, name, database, slot } = orders;
-    let backend: Backend;
-    try {
-      backend = Backend.open(dir, name, database, {
-        mode: "attach",
-        maxBackends: 0,
-        maxSegments: 0,
-        timeout_ms: 10_000,
-      });
-    } catch (error) {
-      // Destroyed meanwhile.
-      if (error instanceof DsmrError && error.code === "NOT_FOUND") return undefined;
-      throw error;
-    }
-    if (String(backend.instance) !== orders.instance) return undefined;
-    const table = WorkerTable.find(backend);
-    return table?.changeSync(() => {
-      const spec = table.spec(slot);
+    const place = enter(orders);
+    if (place === undefined) return undefined;
+    const { table } = place;
+    return table.changeSync(() => {
+      const spec = table.spec(orders.slot);
       if (spec === undefined) return undefined;
-      const databaseId = table.get(slot, DATABASE_ID);
-      // Its database was dropped, and there is another one of the name.
-      if (databaseId !== 0 && databaseId !== databaseIdOf(backend)) return undefined;
-      return claim(table, orders, process.pid) ? new Run(orders, table, spec) : undefined;
+      return claim(table, orders, process.pid) ? new Run(orders, place, spec) : undefined;
     });
   }
 
@@ -191,10 +257,10 @@ class Run {
   }
 
   #context(): WorkerContext {
-    const { dir, name, database } = this.#orders;
+    const { database } = this.#orders;
     const table = this.#table;
     return Object.freeze({
-      registry: Registry.openSync(name, { dir, database, mode: "attach" }),
+      registry: this.#registry,
       arg: this.#spec.arg,
       name: this.#spec.name,
       type: this.#spec.type,
@@ -274,6 +340,8 @@ function claimOrExit(orders: Orders): Run | undefined {
     return Run.claim(orders);
   } catch (error) {
     if (!(error instanceof DsmrError)) throw error;
+    // Destroyed meanwhile, as in `attach`.
+    if (error.code === "CLOSED") return undefined;
     const { worker, name, dir } = orders;
     console.error(
       `dsmr: background worker ${quote(worker)} cannot claim its row in registry ${quote(name)} ` +

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { pathToFileURL } from "node:url";
 import { DsmrError } from "../errors.ts";
 import { describe, encodeName, messageOf, native, quote } from "../ffi/native.ts";
 
@@ -128,10 +129,13 @@ function checkModule(module: unknown): string {
     throw new TypeError(`The worker's module is ${describe(module)}, not a URL.`);
   }
   if (module instanceof URL) return module.href;
-  if (module.startsWith("/")) return new URL(`file://${encodeURI(module)}`).href;
+  // It would be another one: half a surrogate pair becomes U+FFFD in a URL.
+  encodeName("worker module", module);
+  // A path, of which all is a name: also "#", "?" and "%".
+  if (module.startsWith("/")) return pathToFileURL(module).href;
   if (URL.canParse(module)) return new URL(module).href;
   throw new TypeError(
-    `The worker's module ${quote(module)} is relative, and the worker runs elsewhere. ` +
+    `The worker's module ${quote(module)} is no absolute URL, and the worker runs elsewhere. ` +
       'Give new URL("./worker.ts", import.meta.url).',
   );
 }
@@ -205,12 +209,13 @@ export function encodeSpec(
     runtimeArgs,
     addin,
   };
+  const { arg } = spec;
   let text: string;
   try {
-    if (spec.arg !== undefined && JSON.stringify(spec.arg) === undefined) {
-      throw new TypeError(`it is ${describe(spec.arg)}`);
+    if (arg !== undefined && JSON.stringify(arg) === undefined) {
+      throw new TypeError(`it is ${describe(arg)}`);
     }
-    text = JSON.stringify(spec.arg === undefined ? stored : { ...stored, arg: spec.arg });
+    text = JSON.stringify(arg === undefined ? stored : { ...stored, arg });
   } catch (cause) {
     throw new TypeError(`The worker's arg cannot be said in JSON: ${messageOf(cause)}`, { cause });
   }

@@ -26,11 +26,11 @@ import { DsmrError } from "../errors.ts";
 import { check, lastError, messageOf, native } from "../ffi/native.ts";
 import { handleOf, type Segment } from "../segment.ts";
 import { reconsider, wait } from "../wait.ts";
-import { type Attempt, pause } from "./lifecycle.ts";
+import { pause } from "./lifecycle.ts";
 import { isRunning } from "./rows.ts";
 import { isProcessOf, kill, Member } from "./member.ts";
-import { attemptOf, DUE_MAX_MS, keyOf, Rounds } from "./rounds.ts";
-import { GRACE_MS, type StoredSpec } from "./spec.ts";
+import { attemptOf, DUE_MAX_MS, keyOf, Rounds, type Start } from "./rounds.ts";
+import { GRACE_MS } from "./spec.ts";
 import {
   Arrivals,
   BACKEND,
@@ -265,15 +265,14 @@ export class Supervisor {
 
   // ---- what is done without the lock ---------------------------------------------------------
 
-  async #launch(
-    { attempt, spec, database }: { attempt: Attempt; spec: StoredSpec; database: string },
-  ): Promise<void> {
+  async #launch({ attempt, spec, database, via }: Start): Promise<void> {
     const key = keyOf(attempt);
     const orders = {
       ...attempt,
       worker: spec.name,
       ...this.#place,
-      database: database === "" ? "default" : database,
+      database,
+      via,
       instance: String(this.#backend.instance),
     };
     const member = await Member.start(orders, spec, () => this.#kick());

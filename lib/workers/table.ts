@@ -221,22 +221,21 @@ export class WorkerTable {
   changeSync<Result>(change: () => Result): Result {
     this.#checkOpen();
     // No task of ours has it, of whatever backend: they change and let go in one turn.
-    this.#lock.acquireSync("exclusive", { timeout: 10_000 });
+    this.#told((lock) => lock.acquireSync("exclusive", { timeout: 10_000 }));
     return this.#release(change);
   }
 
   /** The same, without blocking should that process be stopped. */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
     this.#checkOpen();
-    const lock = this.#lock;
-    if (lock.tryAcquire()) return this.#release(change);
-    return await runInside(lock, () => this.#inside(change), options);
+    if (this.#told((lock) => lock.tryAcquire())) return this.#release(change);
+    return await runInside(this.#segment.lock, () => this.#inside(change), options);
   }
 
-  /** The segment's lock; where there is none any more, that is said of the table. */
-  get #lock(): LWLock {
+  /** Does something with the segment's lock; where there is none any more, that is said of the table. */
+  #told<Result>(action: (lock: LWLock) => Result): Result {
     try {
-      return this.#segment.lock;
+      return action(this.#segment.lock);
     } catch (cause) {
       if (!(cause instanceof DsmrError) || cause.code !== "CORRUPT") throw cause;
       throw new DsmrError(

@@ -155,16 +155,43 @@ class Workers implements HandleHost {
     return table === undefined ? [] : table.changeSync(() => listWorkers(table));
   }
 
+  dropDatabase(drop: () => number | undefined): boolean {
+    let isAsked = false;
+    let dropped: number | undefined;
+    const ask = (): void => {
+      isAsked = true;
+      dropped = drop();
+    };
+    try {
+      const table = this.#found();
+      if (table === undefined) ask();
+      else {
+        table.changeSync(() => {
+          ask();
+          if (dropped !== undefined) this.#endDatabase(table, dropped);
+        });
+      }
+    } catch (error) {
+      // The workers' table is overwritten: the database goes all the same, and then that is said.
+      const isDamaged = error instanceof DsmrError && error.code === "CORRUPT";
+      if (!isAsked && (isDamaged || this.failed.aborted)) ask();
+      throw error;
+    }
+    return dropped !== undefined;
+  }
+
   terminateDatabase(databaseId: number): void {
     const table = this.#found();
-    table?.changeSync(() => {
-      for (let slot = 0; slot < ROWS_MAX; slot++) {
-        if (table.get(slot, STATE) === FREE || table.get(slot, STATE) === TEMPLATE) continue;
-        if (table.get(slot, DATABASE_ID) !== databaseId) continue;
-        if (parentOf(table, slot) === undefined) continue;
-        drop(table, slot, table.spec(slot)?.grace ?? 0);
-      }
-    });
+    table?.changeSync(() => this.#endDatabase(table, databaseId));
+  }
+
+  #endDatabase(table: WorkerTable, databaseId: number): void {
+    for (let slot = 0; slot < ROWS_MAX; slot++) {
+      if (table.get(slot, STATE) === FREE || table.get(slot, STATE) === TEMPLATE) continue;
+      if (table.get(slot, DATABASE_ID) !== databaseId) continue;
+      if (parentOf(table, slot) === undefined) continue;
+      drop(table, slot, table.spec(slot)?.grace ?? 0);
+    }
   }
 
   #close(): void {
@@ -243,6 +270,18 @@ export function supervise(backend: Backend, place: RegistryPlace): void {
 export function supervisorOf(backend: Backend): number | undefined {
   const id = WorkerTable.find(backend)?.head(SUPERVISOR) ?? 0;
   return isAlive(backend, id) ? id >>> 0 : undefined;
+}
+
+/**
+ * Drops a database, and tells its workers to end for good. `drop` does the former, and returns the
+ * database's id, or undefined if there is none of the name. It does so with the lock of the workers'
+ * table held, under which a worker that is being started opens its database: either it has opened
+ * the one that is dropped, or it sees that there is none, and does not make it anew.
+ *
+ * Killed after the drop, with the lock: the supervisor sees workers whose database is gone.
+ */
+export function dropWithWorkers(backend: Backend, drop: () => number | undefined): boolean {
+  return workersOf(backend).dropDatabase(drop);
 }
 
 /** Tells the workers of a database that was dropped to end, for good. */
