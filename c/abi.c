@@ -19,6 +19,7 @@
   N(MODE_OPEN)                                                                                    \
   N(MODE_CREATE)                                                                                  \
   N(MODE_ATTACH)                                                                                  \
+  N(MODE_LOOK)                                                                                    \
   N(LIFETIME_REGISTRY)                                                                            \
   N(LIFETIME_ATTACHED)                                                                            \
   N(SCOPE_GLOBAL)                                                                                 \

@@ -226,7 +226,7 @@ static int32_t join(struct backend *backend, const struct backend_options *optio
   if (control_is_live(control)) {
     backend_reap_dead(control, SLOT_NONE);
     outcome = database_claim(control, options->database, options->database_length,
-                             &backend->database_id, error);
+                             options->mode == DSMR_MODE_LOOK, &backend->database_id, error);
     if (outcome == 0) outcome = claim_slot(backend, options, error);
   } else {
     outcome = 1;
@@ -299,8 +299,7 @@ int32_t backend_start_process(dsmr_error *error) {
   int32_t outcome = process_start(close_thread, close_inherited);
   if (outcome != 0) {
     return FAIL(error, outcome,
-                "Cannot start the library: the process is out of memory, or has no random "
-                "numbers.");
+                "Cannot start the library: out of memory, or of random numbers.");
   }
   return 0;
 }

@@ -470,7 +470,7 @@ int32_t control_open(struct control *control, const struct control_place *place,
   uint64_t created = 0; /* the instance that we have created, if we have */
   for (;;) {
     int32_t outcome = attach(control, place, error);
-    if (outcome == DSMR_E_NOT_FOUND && mode != DSMR_MODE_ATTACH) {
+    if (outcome == DSMR_E_NOT_FOUND && mode < DSMR_MODE_ATTACH) {
       outcome = create(place, limits, &created, error);
       if (outcome == 0 || outcome == DSMR_E_EXISTS) continue;
       return outcome;

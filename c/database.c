@@ -51,10 +51,10 @@ static struct database_row *find_by_name(struct control *control, const char *na
 
 /* The id is stored last: a death before that leaves a free row. */
 int32_t database_claim(struct control *control, const char *name, uint32_t name_length,
-                       uint32_t *database_id, dsmr_error *error) {
+                       bool is_look, uint32_t *database_id, dsmr_error *error) {
   struct database_row *row = find_by_name(control, name, name_length);
-  if (row != NULL) {
-    *database_id = row_id(row);
+  if (row != NULL || is_look) {
+    *database_id = row != NULL ? row_id(row) : DATABASE_NONE;
     return 0;
   }
   row = (struct database_row *)(uintptr_t)database_row_of(control, 0);

@@ -9,9 +9,12 @@
 /* The database's row, or NULL. */
 const struct database_row *database_row_of(const struct control *control, uint32_t database_id);
 
-/* Finds or makes the database. Under the table lock. */
+/* The id of a backend that looks on, in no database; the last that would ever be given. */
+#define DATABASE_NONE UINT32_MAX
+
+/* Finds or makes the database; who only looks makes none. Under the table lock. */
 int32_t database_claim(struct control *control, const char *name, uint32_t name_length,
-                       uint32_t *database_id, dsmr_error *error);
+                       bool is_look, uint32_t *database_id, dsmr_error *error);
 
 /*
  * The database_id that a scope (enum dsmr_scope) means to the backend: of an entry that it may

@@ -126,6 +126,7 @@ enum dsmr_mode {
   DSMR_MODE_OPEN = 0,   /* attach, creating it if it is not there */
   DSMR_MODE_CREATE = 1, /* create; DSMR_E_EXISTS if it is there */
   DSMR_MODE_ATTACH = 2, /* attach; DSMR_E_NOT_FOUND if it is not there */
+  DSMR_MODE_LOOK = 3,   /* the same; a database that is not there is not made: it is as dropped */
 };
 
 enum dsmr_lifetime {

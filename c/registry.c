@@ -37,8 +37,8 @@ int32_t dsmr_registry_open(const char *name, uint32_t name_length, const char *d
   int32_t outcome = control_place(&place, name == NULL ? "" : name, name_length, directory,
                                   directory_length, error);
   if (outcome == 0) outcome = status_check_name(error, "database", database, database_length);
-  if (outcome == 0 && options->mode > DSMR_MODE_ATTACH) {
-    outcome = FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, options->mode, DSMR_MODE_ATTACH,
+  if (outcome == 0 && options->mode > DSMR_MODE_LOOK) {
+    outcome = FAIL_NUMBERS(error, DSMR_E_SIZE_INVALID, options->mode, DSMR_MODE_LOOK,
                            "%u is no mode to open a registry in.", options->mode);
   }
   if (outcome == 0) outcome = backend_start_process(error);

@@ -35,7 +35,7 @@ import { WebLocks } from "./web_locks.ts";
 
 /** What a backend is opened with; see `OpenOptions` of the registry. */
 export interface BackendOptions {
-  mode: "open" | "create" | "attach";
+  mode: "open" | "create" | "attach" | "look";
   maxBackends: number;
   maxSegments: number;
   timeout_ms: number;

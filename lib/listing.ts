@@ -85,7 +85,7 @@ export interface BackendInfo {
   tid: number;
   /** What program it is, for example `"deno 2.9.6"`; empty where it did not say. */
   program: string;
-  /** The database that it has opened. */
+  /** The database that it has opened; empty if that is not there (any more). */
   database: string;
   /** When it attached. */
   attachedAt: Date;

@@ -9,6 +9,8 @@ import { DsmrError } from "./errors.ts";
 import { check, encodeName, native, nothing, quote } from "./ffi/native.ts";
 import { directory, type DirectoryOptions, limit, type OpenOptions } from "./requests.ts";
 
+const modes: readonly unknown[] = ["open", "create", "attach", "look"];
+
 /** See `Registry.openSync`. */
 export function attachBackend(
   name: string,
@@ -19,8 +21,8 @@ export function attachBackend(
   if (database === "") {
     throw new DsmrError("NAME_INVALID", "The database name is empty. Omit it, or name one.");
   }
-  if (mode !== "open" && mode !== "create" && mode !== "attach") {
-    throw new TypeError(`The mode is ${quote(mode)}, not "open", "create" or "attach".`);
+  if (!modes.includes(mode)) {
+    throw new TypeError(`The mode is ${quote(mode)}, not "open", "create", "attach" or "look".`);
   }
   if (typeof (rest.supervise ?? false) !== "boolean") {
     throw new TypeError(`supervise is ${quote(rest.supervise)}, not true or false.`);

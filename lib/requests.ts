@@ -31,9 +31,10 @@ export interface OpenOptions extends DirectoryOptions {
   database?: string;
   /**
    * `"open"` (default) attaches and creates where needed, `"create"` only creates (`EXISTS`),
-   * `"attach"` only attaches (`NOT_FOUND`).
+   * `"attach"` only attaches (`NOT_FOUND`). `"look"` does, too, and makes no database: one that is
+   * not there is for this backend as one that was dropped. For programs that only look on.
    */
-  mode?: "open" | "create" | "attach";
+  mode?: "open" | "create" | "attach" | "look";
   /** How many backends fit, 1 to 256 (default 256). Only the creator's counts. */
   maxBackends?: number;
   /** How many segments fit, 1 to 65,536 (default 1,024). Only the creator's counts. */

@@ -284,7 +284,7 @@ const PARTS: readonly RegExp[] = [
 
 /** C, where each byte counts: known to say less than they should. */
 const TERSE: readonly RegExp[] = [
-  /has no random numbers/,
+  /random numbers/,
   /is no scope of a segment|is no mode to open|is no lifetime|was not filled by begin/,
   /the byte offset is no multiple of 8/,
   /^%s failed\.$/,

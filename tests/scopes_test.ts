@@ -246,3 +246,31 @@ test("a Web Lock of a database is one for those who have that open, and query() 
     );
     assertEquals(await a.locks.request(long.slice(1), own, (lock) => lock?.name), long.slice(1));
   }));
+
+test("mode look makes no database, and has none in it that is not there", () =>
+  inScene(async (scene) => {
+    const names = (registry: Registry) => [...registry.databases()].map(({ name }) => name);
+    assertFails(() => scene.open({ mode: "look" }), "NOT_FOUND", '"test"');
+    const tenant = scene.open({ database: "tenant" });
+    tenant.getNamedSegmentSync("x", 64, undefined, own);
+    const onlooker = scene.open({ mode: "look" });
+    assertEquals(names(onlooker), ["tenant"]);
+    assertEquals([...onlooker.backends()].map(({ database }) => database).sort(), ["", "tenant"]);
+    assertFails(() => onlooker.lookupSegment("x", own), "CLOSED", '"default"');
+    assertFails(() => onlooker.getNamedSegmentSync("y", 64, undefined, own), "CLOSED", '"default"');
+    // Else it can do what any backend can.
+    onlooker.getNamedSegmentSync("y", 64).lock.withSync("exclusive", () => {});
+    assertEquals(
+      scene.open({ mode: "look", database: "tenant" }).lookupSegment("x", own)?.size,
+      64,
+    );
+
+    // Whoever opens it in this thread gets another backend, which is in the new database.
+    const opened = scene.open();
+    assertNotStrictEquals(opened.backendId, onlooker.backendId);
+    opened.getNamedSegmentSync("z", 64, undefined, own);
+    assertEquals(names(onlooker).sort(), ["default", "tenant"]);
+    assertFails(() => onlooker.lookupSegment("z", own), "CLOSED", '"default"');
+    const child = await scene.child("bun", { mode: "look" });
+    assertEquals(succeeded(await child.ask({ do: "get", segment: "z", ...own })).size, 64);
+  }));

@@ -150,6 +150,23 @@ for (const runtime of runtimes) {
     });
   });
 
+  test(`${runtime}: looking on makes no database`, () =>
+    inScene(async (scene) => {
+      const registry = scene.open({ database: "tenant" });
+      registry.getNamedSegmentSync("jobs", 64);
+      const place = ["test", "--dir", scene.dir];
+      for (const args of [["show"], ["top", "--count", "1"], ["show", "--database", "b"]]) {
+        const [command = "", ...more] = args;
+        const { code, err } = await tool(runtime, [command, ...place, ...more]);
+        assertEquals([code, err], [0, ""]);
+      }
+      assertEquals((await tool(runtime, ["dump", ...place, "jobs"])).code, 0);
+      const missing = await tool(runtime, ["dump", ...place, "jobs", "--scope", "database"]);
+      assertEquals(missing.code, 1);
+      assertMatch(missing.err, /no database segment "jobs"/);
+      assertEquals([...registry.databases()].map(({ name }) => name), ["tenant"]);
+    }));
+
   test(`${runtime}: dump prints bytes, and the fields of a layout`, () =>
     inScene(async (scene) => {
       const registry = scene.open({ database: "tenant" });

@@ -105,7 +105,7 @@ export const commonOptions: { readonly [name: string]: Option } = {
 export const databaseOption: Option = {
   type: "string",
   value: "NAME",
-  help: 'the database to be in while looking (default: "default"); made if it is not there',
+  help: 'the database to be in while looking (default: "default")',
 };
 
 /** The directory that the command line names. */
@@ -148,7 +148,7 @@ export function attach(invocation: Invocation): Registry {
   const database = textOf(invocation, "database");
   return Registry.openSync(invocation.operands[0] ?? "", {
     ...placeOf(invocation),
-    mode: "attach",
+    mode: "look",
     timeout: OPEN_TIMEOUT_MS,
     ...(database === undefined ? {} : { database }),
   });

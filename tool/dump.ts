@@ -39,7 +39,8 @@ async function run(context: Context, invocation: Invocation): Promise<number> {
   const info = [...registry.segments()].find((one) =>
     one.name === name && one.database === (scope === "global" ? null : registry.database)
   );
-  using segment = registry.lookupSegment(name, { scope });
+  // A database that is not there has none.
+  using segment = info === undefined ? null : registry.lookupSegment(name, { scope });
   if (segment === null) {
     const isThere = info !== undefined;
     throw new DsmrError(

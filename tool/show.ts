@@ -69,7 +69,7 @@ function backendRow(info: Seen["backends"]["items"][number]): Cell[] {
     id,
     pid,
     self ? `${program} (this tool)` : program,
-    database,
+    database === "" ? "-" : database,
     segments,
     since(attachedAt),
     held.length === 0 ? "-" : held.map(lockText).join(", "),

@@ -378,6 +378,30 @@ static void overwritten_database_ids_and_layouts_harm_nobody_else(void) {
   CHECK_INT(dsmr_segments(registry, NULL, 0, &check_error), 0);
 }
 
+static void who_only_looks_makes_no_database(void) {
+  dsmr_registry_options options = {.mode = DSMR_MODE_LOOK, .timeout_ms = -1};
+  CHECK_FAILS(dsmr_registry_open("r", 1, DIRECTORY, NULL, 0, &options, &check_error),
+              DSMR_E_NOT_FOUND);
+  uint32_t north = open_in("north");
+  make(north, "s", DATABASE, 1);
+  uint32_t onlooker = (uint32_t)CHECK_OK(
+      dsmr_registry_open("r", 1, DIRECTORY, NULL, 0, &options, &check_error));
+  CHECK_INT(dsmr_databases(onlooker, NULL, 0, &check_error), 1);
+  CHECK_INT(id_of(onlooker, "default"), 0);
+  check_closed(onlooker, "default");
+  make(onlooker, "s", GLOBAL, 2);
+  CHECK_INT(meaning(north, "s", GLOBAL), 2);
+  /* Made by somebody else: the onlooker stays outside. */
+  uint32_t other = open_in("default");
+  make(other, "s", DATABASE, 3);
+  check_closed(onlooker, "default");
+  CHECK_INT(meaning(other, "s", DATABASE), 3);
+  /* One that is there is opened as ever. */
+  uint32_t reader = (uint32_t)CHECK_OK(
+      dsmr_registry_open("r", 1, DIRECTORY, NAME("north"), &options, &check_error));
+  CHECK_INT(meaning(reader, "s", DATABASE), 1);
+}
+
 static const struct check_test tests[] = {
     TEST(a_name_means_something_else_in_each_scope_and_database),
     TEST(listings_tell_database_and_layout),
@@ -389,6 +413,7 @@ static const struct check_test tests[] = {
     TEST(what_is_being_initialised_ends_with_its_commit),
     TEST(databases_run_out_and_dropping_makes_room),
     TEST(dropping_a_database_is_a_change),
+    TEST(who_only_looks_makes_no_database),
     TEST(overwritten_database_ids_and_layouts_harm_nobody_else),
 };
 CHECK_MAIN(tests)
