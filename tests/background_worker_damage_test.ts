@@ -164,7 +164,7 @@ function ordersFor(scene: BackgroundScene, slot: number): Orders {
   backend.release();
   return {
     ...{ slot, generation: 1, attempt: 1, worker: "a", dir: scene.dir, name: "test" },
-    ...{ database: "default", via: "default", instance },
+    ...{ database: "default", instance },
   };
 }
 

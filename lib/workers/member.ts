@@ -25,8 +25,6 @@ export interface Orders extends Attempt {
   dir: string;
   name: string;
   database: string;
-  /** The database from which it looks whether that is still there. */
-  via: string;
   /** Tells the registry from a later one of its name. In decimal. */
   instance: string;
 }

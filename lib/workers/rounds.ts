@@ -61,8 +61,6 @@ export interface Start {
   attempt: Attempt;
   spec: StoredSpec;
   database: string;
-  /** The database from which it looks whether that is still there. */
-  via: string;
 }
 
 /** What a pass has found to do. */
@@ -169,31 +167,16 @@ export class Rounds {
       else if (starting < STARTING_MAX) {
         starting++;
         const database = table.database(slot) || "default";
-        // Before the attempt is raised, for it may throw: but only before that of the first.
-        const via = this.#lookout(database, live, databases());
         const generation = table.get(slot, GENERATION);
         const attempt = { slot, generation, attempt: beginAttempt(table, slot) };
         this.#launching.add(keyOf(attempt));
-        tasks.starts.push({ attempt, spec, database, via });
+        tasks.starts.push({ attempt, spec, database });
       }
     }
     for (let slot = 0; slot < ROWS_MAX; slot++) {
       if (table.get(slot, STATE) === TEMPLATE) this.#endTemplate(slot);
     }
     return tasks;
-  }
-
-  /**
-   * The database from which a worker can see whether its own is still there. One that is dropped
-   * meanwhile is made anew by that, so it is "default", if somebody is in it, which is the least
-   * likely to be; else the supervisor's; and if there is neither, its own.
-   */
-  #lookout(database: string, live: LiveBackend[], databases: ReadonlySet<number>): string {
-    if (database === "default") return database;
-    const all = live.filter(({ databaseId }) => databases.has(databaseId));
-    const known = all.find((one) => one.database === "default") ??
-      all.find(({ id }) => id === this.#backend.id);
-    return known?.database ?? database;
   }
 
   /** Whether this very supervisor has started the row's present attempt, or is about to. */

@@ -32,7 +32,6 @@ import type { StoredSpec } from "./spec.ts";
 import {
   BROKE,
   DATABASE_ID,
-  databaseIds,
   EXITED,
   GRACE,
   KILL_AT,
@@ -80,11 +79,14 @@ interface Place {
   registry: Registry;
 }
 
-/** The registry in a database; undefined: it was destroyed meanwhile. */
-function attach(orders: Orders, database: string, timeout_ms: number): Backend | undefined {
-  const { dir, name, instance } = orders;
+/** The registry in the worker's database; undefined: it was destroyed meanwhile. */
+function attach(
+  { dir, name, database, instance }: Orders,
+  mode: "attach" | "look",
+  timeout_ms: number,
+): Backend | undefined {
   try {
-    const options = { mode: "attach", maxBackends: 0, maxSegments: 0, timeout_ms } as const;
+    const options = { mode, maxBackends: 0, maxSegments: 0, timeout_ms };
     const backend = Backend.open(dir, name, database, options);
     if (String(backend.instance) === instance) return backend;
     backend.release();
@@ -98,39 +100,34 @@ function attach(orders: Orders, database: string, timeout_ms: number): Backend |
 /**
  * Enters the registry in the worker's database; undefined if the worker is not wanted any more.
  *
- * To open a database by its name makes it, and it may have been dropped since the worker was
- * started. So the row and the databases are looked at first, from another database that somebody is in
- * (see `Rounds`), and the worker's own is opened while the table's lock is held: `dropDatabase` holds
- * that, too (see `dropWithWorkers`), so what is there then stays until it is open. What is dropped
- * from there on is dropped for this backend: its code gets `CLOSED`, and makes nothing anew.
- *
- * What remains: a C program drops without the lock, and there may be no other database to look from.
- * Then the one that was dropped can be made anew here, empty, as by anybody who opens it. But the number
- * of a database is never given twice, and is compared in the end: no code runs in another one.
+ * The database may have been dropped since the worker was started, and another one of its name may
+ * be there. So who comes for a worker of a database opens it in mode "look", which makes none, and
+ * compares its number, which is never given twice. What is dropped from there on is dropped for this
+ * backend: its code gets `CLOSED`, and makes nothing anew. The database of a global worker is made,
+ * as by any program, but not before the row is found to want the worker.
  */
 function enter(orders: Orders): Place | undefined {
-  const { dir, name, database, via } = orders;
-  const from = attach(orders, via, PATIENCE_MS);
-  if (from === undefined) return undefined;
+  const { dir, name, database } = orders;
+  const onlooker = attach(orders, "look", PATIENCE_MS);
+  if (onlooker === undefined) return undefined;
   try {
-    const outer = WorkerTable.find(from);
-    if (outer === undefined) return undefined;
+    const seen = WorkerTable.find(onlooker);
+    if (seen === undefined) return undefined;
     const until = performance.now() + PATIENCE_MS;
     for (;;) {
       try {
-        return outer.changeSync(() => {
-          if (!isWanted(outer, orders)) return undefined;
-          const id = outer.get(orders.slot, DATABASE_ID);
-          if (id !== 0 && !databaseIds(from).has(id)) return undefined;
-          const backend = attach(orders, database, TABLE_PATIENCE_MS);
+        return seen.changeSync(() => {
+          if (!isWanted(seen, orders)) return undefined;
+          const id = seen.get(orders.slot, DATABASE_ID);
+          const mode = id === 0 ? "attach" : "look";
+          const backend = attach(orders, mode, TABLE_PATIENCE_MS);
           const table = backend && WorkerTable.find(backend);
           if (table === undefined) return undefined;
-          const timeout = TABLE_PATIENCE_MS;
-          const registry = Registry.openSync(name, { dir, database, mode: "attach", timeout });
-          const isOne = registry.backendId === table.backend.id;
-          return isOne && (id === 0 || id === table.backend.databaseId)
-            ? { table, registry }
-            : undefined;
+          if (id !== 0 && id !== table.backend.databaseId) return undefined;
+          const registry = Registry.openSync(name, {
+            ...{ dir, database, mode, timeout: TABLE_PATIENCE_MS },
+          });
+          return registry.backendId === table.backend.id ? { table, registry } : undefined;
         });
       } catch (error) {
         // A stopped process is in the registry's tables: let the others at the workers' meanwhile.
@@ -140,7 +137,7 @@ function enter(orders: Orders): Place | undefined {
     }
   } finally {
     // Else it would be taken for somebody's who has come: a worker may be waiting for that.
-    from.release();
+    onlooker.release();
   }
 }
 

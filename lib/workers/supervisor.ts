@@ -265,14 +265,13 @@ export class Supervisor {
 
   // ---- what is done without the lock ---------------------------------------------------------
 
-  async #launch({ attempt, spec, database, via }: Start): Promise<void> {
+  async #launch({ attempt, spec, database }: Start): Promise<void> {
     const key = keyOf(attempt);
     const orders = {
       ...attempt,
       worker: spec.name,
       ...this.#place,
       database,
-      via,
       instance: String(this.#backend.instance),
     };
     const member = await Member.start(orders, spec, () => this.#kick());
