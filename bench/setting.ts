@@ -5,7 +5,7 @@
  */
 
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
 import { bun, deno, root } from "../.ci/toolchain.ts";
 import type { Summary } from "./harness.ts";
 import type { Options } from "./options.ts";
@@ -62,7 +62,7 @@ export function program(name: string): string {
 
 /** The command that runs a script of bench/ in a runtime. */
 export function command(runtime: Runtime, script: string, ...args: string[]): string[] {
-  const path = join("bench", script);
+  const path = isAbsolute(script) ? script : join("bench", script);
   return runtime === "Deno"
     ? [deno, "run", "--allow-all", "--no-check", path, ...args]
     : [bun, "run", path, ...args];

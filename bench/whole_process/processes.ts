@@ -1,9 +1,18 @@
 /**
  * Whole processes in Deno, Bun and C: what it costs to start, to import, to open, and some work.
  *
+ * The programs use the library as its users do: the package that .ci/package.ts puts together, by
+ * one import, and no other module. (In Deno `node:process`, to read the command line by, takes
+ * longer than ours.) So each is written for its run: programs/ has the texts, with DIR and SIZE
+ * where the directory and the size of a segment go.
+ *
  * @module
  */
 
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { stage } from "../../.ci/package.ts";
 import { Registry } from "../../lib/mod.ts";
 import { ratioText, Samples } from "../harness.ts";
 import { ms } from "../report/table.ts";
@@ -45,26 +54,45 @@ const rows: readonly { name: string; label: string; words: string[]; runs: numbe
 ];
 const sides = ["C", ...runtimes] as const;
 
-function commandOf(side: "C" | Runtime, words: string[], dir: string): string[] {
-  const [what = "", ...more] = words.map((word) => word === "DIR" ? dir : word);
+function commandOf(
+  side: "C" | Runtime,
+  { name, words }: { name: string; words: string[] },
+  dir: string,
+): string[] {
   return side === "C"
-    ? [program("whole"), what, ...more]
-    : command(side, `whole_process/programs/${what}.ts`, ...more);
+    ? [program("whole"), ...words.map((word) => word === "DIR" ? dir : word)]
+    : command(side, join(dir, "programs", `${name}.ts`));
+}
+
+/** Writes the programs, and the package that they import. */
+function write(dir: string): void {
+  stage(join(dir, "package"));
+  const entry = pathToFileURL(join(dir, "package", "dist", "lib", "mod.js")).href;
+  mkdirSync(join(dir, "programs"));
+  for (const { name, words: [what = "", , size = ""] } of rows) {
+    const text = readFileSync(new URL(`./programs/${what}.ts`, import.meta.url), "utf8")
+      .replace('"../../../lib/mod.ts"', JSON.stringify(entry))
+      .replace('"DIR"', JSON.stringify(dir))
+      .replace('"SIZE"', JSON.stringify(size));
+    writeFileSync(join(dir, "programs", `${name}.ts`), text);
+  }
 }
 
 async function measure({ dir, pick, options }: Setting): Promise<Section> {
   const { time, fewest, name: timedBy, absent } = timer(dir);
   Registry.openSync("whole", { dir }).close();
+  write(dir);
   const rounds = pick(7, 1);
   const times = new Samples("ms");
   const prepare = [program("whole"), "destroy", dir];
   const measured = options.isQuick ? rows.filter(({ name }) => name !== "64MiB") : rows;
   // Rounds, and not all runs of a program at once: a slow minute must not meet only one of them.
   for (let round = 0; round < rounds; round++) {
-    for (const { name, words, runs } of measured) {
+    for (const row of measured) {
+      const { name, runs } = row;
       const programs: Program[] = sides.map((side) => ({
         name: `${side} ${name}`,
-        command: commandOf(side, words, dir),
+        command: commandOf(side, row, dir),
         prepare,
       }));
       const found = await time(

@@ -1,8 +1,6 @@
-import process from "node:process";
 import { Registry } from "../../../lib/mod.ts";
 
-const [, , dir = ""] = process.argv;
-const registry = Registry.openSync("whole", { dir });
+const registry = Registry.openSync("whole", { dir: "DIR" });
 const { lock } = registry.getNamedSegmentSync("counters", 4096);
 for (let i = 0; i < 10_000_000; i++) {
   lock.acquireSync();

@@ -1,6 +1,4 @@
-import process from "node:process";
 import { Registry } from "../../../lib/mod.ts";
 
-const [, , dir = ""] = process.argv;
-const registry = Registry.openSync("many", { dir });
+const registry = Registry.openSync("many", { dir: "DIR" });
 for (let i = 0; i < 1000; i++) registry.getNamedSegmentSync(`segment-${i}`, 4096);
