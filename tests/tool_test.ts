@@ -10,8 +10,16 @@ import { VERSION } from "../tool/version.ts";
 import { inBackground, isRunning } from "./_background.ts";
 import { test } from "./_declare.ts";
 import { inScene, until } from "./_scene.ts";
-import { otherThan, runtimes } from "./_spawn.ts";
-import { contended, hasTerminals, startOnTerminal, startTool, tool, toolJson } from "./_tool.ts";
+import { commandLine, otherThan, runtimes } from "./_spawn.ts";
+import {
+  contended,
+  hasTerminals,
+  RunningTool,
+  startOnTerminal,
+  startTool,
+  tool,
+  toolJson,
+} from "./_tool.ts";
 
 const ESCAPE = "\u001b";
 
@@ -332,9 +340,25 @@ for (const runtime of runtimes) {
         ["show", "nope", ...place],
       );
       assertEquals([code, value.error.code], [1, "NOT_FOUND"]);
+      const { err } = await tool(runtime, ["top", "nope", ...place]);
+      assertEquals(
+        err,
+        `dsmr: There is no registry "nope" in ${scene.dir}. See dsmr ls, or name another ` +
+          "directory with --dir.\n",
+      );
       assertEquals((await tool(runtime, ["rm", "test", "--yes", ...place])).code, 0);
       assertEquals(scene.files(), []);
     }));
+
+  test(`${runtime}: an output that cannot be written to is said in a sentence, with exit code 1`, async () => {
+    const words = commandLine(runtime, "../tool/main.ts");
+    const full = new RunningTool(
+      ["sh", "-c", 'exec "$@" >/dev/full', "sh", ...words, "--help"],
+      {},
+    );
+    assertEquals(await full.ended, 1);
+    assertMatch(full.err, /^dsmr: .*no space left on device.*\n$/i);
+  });
 
   test(`${runtime}: names cannot command the terminal`, () =>
     inScene(async (scene) => {
