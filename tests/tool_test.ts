@@ -410,5 +410,12 @@ for (const runtime of runtimes) {
     assertEquals(completed("dsmr sh"), "show");
     assertEquals(completed("dsmr gc --f"), "--force");
     assertEquals(completed("dsmr completion z"), "zsh");
+    // Nothing that a registry is called is run, and what is completed means the name.
+    const names = ["$(echo run >&2)", "`echo run >&2`", "two words"];
+    const script =
+      `${out}\ndsmr() { printf '%s\\n' "$@"; }; _dsmr_registries() { dsmr "\${all[@]}"; }
+all=("$@"); COMP_WORDS=(dsmr top ""); COMP_CWORD=2; _dsmr; eval "dsmr \${COMPREPLY[*]}"`;
+    const listed = spawnSync("bash", ["-c", script, "bash", ...names], { encoding: "utf8" });
+    assertEquals([listed.stdout, listed.stderr], [names.join("\n") + "\n", ""]);
   });
 }
