@@ -52,8 +52,11 @@ test("at a terminal Deno asks once, for all of FFI, and a yes is enough", async 
       await asked.says(/\[y\/n\/A\]/);
       // It throws away what comes before it reads, so again until it has read.
       const again = setInterval(() => asked.type("y\n"), 100);
-      await asked.says(/Granted|Denied/);
-      clearInterval(again);
+      try {
+        await asked.says(/Granted|Denied/);
+      } finally {
+        clearInterval(again);
+      }
       assertEquals(await asked.ended, 0, asked.out);
       assertStringIncludes(asked.out, '{"ok":true');
       assertEquals(asked.out.match(/\[y\/n\/A\]/g)?.length, 1, asked.out);
