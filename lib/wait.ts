@@ -13,8 +13,8 @@
 
 import { onAbort } from "./aborts.ts";
 import { DsmrError } from "./errors.ts";
-import { check, checkOptions, describe, native } from "./ffi/native.ts";
-import type { Listener } from "./ffi/symbols.ts";
+import { check, checkOptions, describe, messageOf, native } from "./ffi/native.ts";
+import type { Listener, Runtime } from "./ffi/symbols.ts";
 
 /** How long to wait, and when to give up. */
 export interface AsyncWaitOptions {
@@ -116,10 +116,31 @@ function answer(): void {
 async function listen(): Promise<void> {
   const { calls, error, runtime } = native();
   const descriptor = check(calls.dsmr_doorbell(error.bytes));
-  listener = await runtime.listen(descriptor, answer, (cause) => {
+  const gone = (cause: unknown): void => {
     // Nobody but a program that closes descriptors that are not its own does that.
     for (const wait of [...pending.values()]) wait.fail(brokenDoorbell(cause));
-  });
+  };
+  listener = await listenTo(runtime, descriptor, answer, gone);
+}
+
+/** Has the runtime listen to a descriptor; says which versions can, where this one cannot. */
+export async function listenTo(
+  runtime: Runtime,
+  descriptor: number,
+  ring: () => void,
+  gone: (cause: unknown) => void,
+): Promise<Listener> {
+  try {
+    return await runtime.listen(descriptor, ring, gone);
+  } catch (cause) {
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `Cannot wait without blocking: ${runtime.label} made no socket of the descriptor ` +
+        `${descriptor}: ${messageOf(cause)} Use Deno 2.7.12 or Bun 1.4.0, or later, or the calls ` +
+        "that end in Sync.",
+      { cause },
+    );
+  }
 }
 
 function brokenDoorbell(cause: unknown): DsmrError {

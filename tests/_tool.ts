@@ -113,16 +113,19 @@ export function hasTerminals(): boolean {
   return typeof stdout === "string" && stdout.includes("util-linux");
 }
 
-/** Starts the tool on a terminal of 100 columns and 24 rows. */
+/** A command on a terminal of 100 columns and 24 rows. */
+export function onTerminal(command: string[]): string[] {
+  const words = command.map((word) => `'${word.replaceAll("'", "'\\''")}'`);
+  return ["script", "-qec", `stty cols 100 rows 24; exec ${words.join(" ")}`, "/dev/null"];
+}
+
+/** Starts the tool there. */
 export function startOnTerminal(
   runtime: RuntimeName,
   args: string[],
   env: Record<string, string> = {},
 ): RunningTool {
-  const words = [...commandLine(runtime, "../tool/main.ts"), ...args]
-    .map((word) => `'${word.replaceAll("'", "'\\''")}'`);
-  const line = `stty cols 100 rows 24; exec ${words.join(" ")}`;
-  return new RunningTool(["script", "-qec", line, "/dev/null"], env);
+  return new RunningTool(onTerminal([...commandLine(runtime, "../tool/main.ts"), ...args]), env);
 }
 
 /** A registry "test" with a segment "jobs" whose lock one child holds and the other waits for. */

@@ -209,6 +209,9 @@ test("the parts of both files on the page are those of c/layout.h", () => {
 test("the version and the format number on the page are those of c/layout.h", () => {
   const version = valueInC("FORMAT_VERSION");
   assert(page.includes(`This page describes format version ${version}.`));
+  const changes = readFileSync(join(root, "CHANGELOG.md"), "utf8");
+  // The newest entry comes first.
+  assertEquals(/^- Version (\d+)\./m.exec(changes)?.[1], String(version), "CHANGELOG.md");
   const size = (name: string): number => structNamed(name).size;
   const format = version << 24 ^ size("control_header") << 14 ^ size("backend_slot") << 7 ^
     size("entry") << 1 ^ size("segment_header");

@@ -7,7 +7,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { oldestVersions } from "../.ci/toolchain.ts";
 import { codes } from "../lib/errors.ts";
+import { native } from "../lib/ffi/native.ts";
+import { listenTo } from "../lib/wait.ts";
 import { defineAddin, DsmrError, type DsmrErrorCode, Registry, struct, u32 } from "../lib/mod.ts";
 import { test } from "./_declare.ts";
 import { inScene, type Scene } from "./_scene.ts";
@@ -338,9 +341,21 @@ test("every message of the library says what to do next, or is known not to", ()
   assertEquals(silent, []);
 });
 
+test("a runtime that makes no socket of a descriptor hears which ones do", async () => {
+  const { runtime: own } = native();
+  // What Deno 2.7.11 says.
+  const listen = () => Promise.reject(new Error("Not implemented: net.Socket with fd option"));
+  const runtime = { ...own, listen };
+  const thrown = await listenTo(runtime, 12, () => {}, () => {}).catch((error: unknown) => error);
+  assert(thrown instanceof DsmrError && thrown.code === "UNSUPPORTED", String(thrown));
+  const { deno, bun } = oldestVersions;
+  for (const part of [`${own.label} made no socket`, `Use Deno ${deno} or Bun ${bun}, or later`]) {
+    assert(thrown.message.includes(part), thrown.message);
+  }
+});
+
 /** Messages of the runtimes, which are in none of our files. */
 const FOREIGN: readonly RegExp[] = [
-  /^Not implemented: net\.Socket/,
   /^GET \.\.\.\/dsmr/,
   /^error sending request for url/,
 ];

@@ -215,7 +215,7 @@ test(`DSMR_LIBRARY goes before the library of the package in ${runtime}`, () =>
   inScene((scene) => {
     const DSMR_LIBRARY = join(scene.dir, "no-library.so");
     const printed = runProgram([scene.dir, "0"], ["-A"], { DSMR_LIBRARY });
-    assertFailed(reportOf(printed), "UNSUPPORTED", DSMR_LIBRARY);
+    assertFailed(reportOf(printed), "UNSUPPORTED", DSMR_LIBRARY, "Unset DSMR_LIBRARY");
   }));
 
 /** Tests of what only one runtime has. */

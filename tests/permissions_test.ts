@@ -1,11 +1,12 @@
 /** Deno's permissions: --allow-ffi is enough, and without it the error says so. */
 
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import process from "node:process";
 import { test } from "node:test";
 import type { Report } from "./_agent.ts";
 import { assertFailed, inScene, type Scene, succeeded } from "./_scene.ts";
 import { Child, commandLine, root } from "./_spawn.ts";
+import { hasTerminals, onTerminal, RunningTool } from "./_tool.ts";
 
 /** Runs the program with these flags; its report, which must be all that it prints. */
 async function run(
@@ -38,6 +39,30 @@ test("DSMR_DIR counts in Deno with and without the permission to read it", () =>
     assertEquals((await run(scene, ["--allow-ffi"], [], env)).found, false);
     assertEquals((await run(scene, ["--allow-ffi", "--allow-env"], [], env)).found, true);
   }));
+
+test("at a terminal Deno asks once, for all of FFI, and a yes is enough", async () => {
+  if (!hasTerminals()) {
+    return console.log("skipped: Deno that asks: script of util-linux is not installed");
+  }
+  await inScene(async (scene) => {
+    // With a flag for another path, too.
+    for (const flags of [[], ["--allow-ffi=/nowhere"]]) {
+      const command = [...commandLine("deno", "_permissions.ts", flags), scene.dir];
+      const asked = new RunningTool(onTerminal(command), {});
+      await asked.says(/\[y\/n\/A\]/);
+      // It throws away what comes before it reads, so again until it has read.
+      const again = setInterval(() => asked.type("y\n"), 100);
+      try {
+        await asked.says(/Granted|Denied/);
+      } finally {
+        clearInterval(again);
+      }
+      assertEquals(await asked.ended, 0, asked.out);
+      assertStringIncludes(asked.out, '{"ok":true');
+      assertEquals(asked.out.match(/\[y\/n\/A\]/g)?.length, 1, asked.out);
+    }
+  });
+});
 
 /* Negative tests. */
 

@@ -4,12 +4,13 @@ import { assert, assertEquals } from "@std/assert";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fieldValues, hexLines } from "../tool/bytes.ts";
-import { checkKernel, checkSpace, isAtLeast, removeIpcIn } from "../tool/machine.ts";
+import { checkKernel, checkSpace, checkVersions, isAtLeast, removeIpcIn } from "../tool/machine.ts";
 import { type Sample, Sampler } from "../tool/sample.ts";
 import { bytes, duration, json, printable, table } from "../tool/text.ts";
 import { picture, sorted } from "../tool/top_view.ts";
-import { VERSION } from "../tool/version.ts";
+import { OLDEST, VERSION } from "../tool/version.ts";
 import { cut, pad, width } from "../tool/width.ts";
+import { oldestVersions } from "../.ci/toolchain.ts";
 import { test } from "./_declare.ts";
 import { inScene, succeeded } from "./_scene.ts";
 import { root } from "./_spawn.ts";
@@ -127,17 +128,27 @@ test("what doctor reads of the machine", () => {
     "ok",
     "ok",
   ]);
+  const runs = (runtime: string) => checkVersions({ ...host, release: "6.1.0", runtime });
+  for (const runtime of ["deno 2.7.12", "deno 2.10.0", "bun 1.4.0", "bun 1.4.0-canary.1", "x 1"]) {
+    assertEquals(runs(runtime).status, "ok", runtime);
+  }
+  for (const [runtime, oldest] of [["deno 2.7.11", "deno 2.7.12"], ["bun 1.3.14", "bun 1.4.0"]]) {
+    const { status, advice } = runs(runtime ?? "");
+    assertEquals(status, "fail");
+    assert(advice?.includes(`Use ${oldest} or later`), advice ?? "");
+  }
   assertEquals(removeIpcIn(["[Login]\n#RemoveIPC=no\n"]), undefined);
   assertEquals(removeIpcIn(["[Login]\nRemoveIPC=yes", "[Login]\nRemoveIPC = no\n"]), false);
   assertEquals(removeIpcIn(["[Other]\nRemoveIPC=no\n[Login]\nRemoveIPC=on"]), true);
   assert(checkSpace("/").found.includes("free of"));
 });
 
-test("the version of the tool is that of the package", () => {
+test("the version of the tool is that of the package, and the oldest runtimes those of the gate", () => {
   for (const file of ["deno.json", "package.json"]) {
     const { version } = JSON.parse(readFileSync(join(root, file), "utf8")) as { version: string };
     assertEquals(version, VERSION, file);
   }
+  assertEquals(OLDEST, oldestVersions);
 });
 
 test("top looks as the guide shows it, on a terminal of any size", () => {
@@ -181,10 +192,10 @@ test("top looks as the guide shows it, on a terminal of any size", () => {
     draw(100, 24).join("\n"),
   );
   for (const columns of [1, 20, 79]) {
-    for (const rows of [1, 9, 10]) {
+    for (const rows of [1, 3, 9, 10]) {
       const lines = draw(columns, rows);
-      assert(lines.every((line) => line.length <= Math.max(columns, 20)), lines.join("\n"));
-      assert(lines.length <= Math.max(rows, 9), `${lines.length} lines for ${rows}`);
+      assert(lines.every((line) => line.length <= columns), lines.join("\n"));
+      assert(lines.length <= rows, `${lines.length} lines for ${rows}`);
     }
   }
   const order = (key: "t" | "a" | "n") => sorted(sample.tranches, key).map(({ name }) => name);

@@ -10,8 +10,16 @@ import { VERSION } from "../tool/version.ts";
 import { inBackground, isRunning } from "./_background.ts";
 import { test } from "./_declare.ts";
 import { inScene, until } from "./_scene.ts";
-import { otherThan, runtimes } from "./_spawn.ts";
-import { contended, hasTerminals, startOnTerminal, startTool, tool, toolJson } from "./_tool.ts";
+import { commandLine, otherThan, runtimes } from "./_spawn.ts";
+import {
+  contended,
+  hasTerminals,
+  RunningTool,
+  startOnTerminal,
+  startTool,
+  tool,
+  toolJson,
+} from "./_tool.ts";
 
 const ESCAPE = "\u001b";
 
@@ -349,9 +357,25 @@ for (const runtime of runtimes) {
         ["show", "nope", ...place],
       );
       assertEquals([code, value.error.code], [1, "NOT_FOUND"]);
+      const { err } = await tool(runtime, ["top", "nope", ...place]);
+      assertEquals(
+        err,
+        `dsmr: There is no registry "nope" in ${scene.dir}. See dsmr ls, or name another ` +
+          "directory with --dir.\n",
+      );
       assertEquals((await tool(runtime, ["rm", "test", "--yes", ...place])).code, 0);
       assertEquals(scene.files(), []);
     }));
+
+  test(`${runtime}: an output that cannot be written to is said in a sentence, with exit code 1`, async () => {
+    const words = commandLine(runtime, "../tool/main.ts");
+    const full = new RunningTool(
+      ["sh", "-c", 'exec "$@" >/dev/full', "sh", ...words, "--help"],
+      {},
+    );
+    assertEquals(await full.ended, 1);
+    assertMatch(full.err, /^dsmr: .*no space left on device.*\n$/i);
+  });
 
   test(`${runtime}: names cannot command the terminal`, () =>
     inScene(async (scene) => {
@@ -403,5 +427,12 @@ for (const runtime of runtimes) {
     assertEquals(completed("dsmr sh"), "show");
     assertEquals(completed("dsmr gc --f"), "--force");
     assertEquals(completed("dsmr completion z"), "zsh");
+    // Nothing that a registry is called is run, and what is completed means the name.
+    const names = ["$(echo run >&2)", "`echo run >&2`", "two words"];
+    const script =
+      `${out}\ndsmr() { printf '%s\\n' "$@"; }; _dsmr_registries() { dsmr "\${all[@]}"; }
+all=("$@"); COMP_WORDS=(dsmr top ""); COMP_CWORD=2; _dsmr; eval "dsmr \${COMPREPLY[*]}"`;
+    const listed = spawnSync("bash", ["-c", script, "bash", ...names], { encoding: "utf8" });
+    assertEquals([listed.stdout, listed.stderr], [names.join("\n") + "\n", ""]);
   });
 }

@@ -42,10 +42,12 @@ interface System {
   environment?: Record<string, string>;
   /** Who we are, if somebody else. */
   user?: number;
+  /** What opening the file fails with. */
+  refusal?: Error;
 }
 
 /** This runtime in a system that makes no files in memory. Opens nothing: returns the path. */
-function open({ environment = {}, user }: System): string {
+function open({ environment = {}, user, refusal }: System): string {
   const { runtime } = native();
   let opened = "";
   const fake: Runtime = {
@@ -62,6 +64,7 @@ function open({ environment = {}, user }: System): string {
       return { calls, close: () => other.close() };
     },
     open(path) {
+      if (refusal !== undefined) throw refusal;
       opened = path;
       return {} as Calls;
     },
@@ -196,7 +199,7 @@ test("symbolic links and other things in the place of the file or the folder are
     const path = open({ environment });
     renameSync(path, join(dir, "library"));
     symlinkSync(join(dir, "library"), path);
-    assertFails(() => open({ environment }), "PERMISSION", path, "is not a file");
+    assertFails(() => open({ environment }), "PERMISSION", `${path} is a symbolic link`);
 
     renameSync(path, join(dir, "link"));
     mkdirSync(path);
@@ -204,7 +207,15 @@ test("symbolic links and other things in the place of the file or the folder are
 
     renameSync(DSMR_CACHE, join(dir, "other"));
     symlinkSync(join(dir, "other"), DSMR_CACHE);
-    assertFails(() => open({ environment }), "PERMISSION", DSMR_CACHE, "is not a folder");
+    assertFails(() => open({ environment }), "PERMISSION", `${DSMR_CACHE} is a symbolic link`);
+  }));
+
+test("a folder from which no library can be loaded is named, and another one advised", () =>
+  inScene(({ dir }) => {
+    const environment = { DSMR_CACHE: dir };
+    const refusal = new Error("failed to map segment from shared object.");
+    const advice = ["Set DSMR_CACHE to a folder", "noexec", refusal.message];
+    assertFails(() => open({ environment, refusal }), "UNSUPPORTED", fileIn(dir), ...advice);
   }));
 
 test("a home that cannot be written to is PERMISSION, and says what else there is", () => {

@@ -304,7 +304,9 @@ for (const runtime of runtimes) {
       for (let round = 0; round < 3; round++) {
         const victim = await party(scene, runtime);
         await victim.begin({ do: "waitAll", segment: "a", count: 3 });
-        await untilParked(scene, 3);
+        // Its answer to the next command: nobody else was at the table, so it has parked them, and
+        // does not have the table's lock when it is stopped.
+        await victim.ask({ do: "answer" });
         // Stopped: it cannot fetch its mail.
         victim.child.kill("SIGSTOP");
         assertEquals(segment.notify(0, 2), 2);

@@ -6,7 +6,8 @@
  */
 
 import { isAbsolute, resolve } from "node:path";
-import { type DirectoryOptions, Registry } from "../lib/mod.ts";
+import { type DirectoryOptions, DsmrError, Registry } from "../lib/mod.ts";
+import { directory } from "../lib/requests.ts";
 
 /** Exit codes. */
 export const OK = 0;
@@ -145,11 +146,24 @@ const OPEN_TIMEOUT_MS = 5000;
 
 /** Attaches to the registry that is there, to look at it. */
 export function attach(invocation: Invocation): Registry {
+  const [name = ""] = invocation.operands;
+  const place = placeOf(invocation);
   const database = textOf(invocation, "database");
-  return Registry.openSync(invocation.operands[0] ?? "", {
-    ...placeOf(invocation),
-    mode: "look",
-    timeout: OPEN_TIMEOUT_MS,
-    ...(database === undefined ? {} : { database }),
-  });
+  try {
+    return Registry.openSync(name, {
+      ...place,
+      mode: "look",
+      timeout: OPEN_TIMEOUT_MS,
+      ...(database === undefined ? {} : { database }),
+    });
+  } catch (error) {
+    if (!(error instanceof DsmrError) || error.code !== "NOT_FOUND") throw error;
+    // The library's own advice is for programs.
+    throw new DsmrError(
+      "NOT_FOUND",
+      `There is no registry "${name}" in ${directory(place)}. See dsmr ls, or name another ` +
+        "directory with --dir.",
+      { cause: error },
+    );
+  }
 }

@@ -28,17 +28,22 @@ function optionsOf(command: Command): [string, { help: string; short?: string; v
 const flagsOf = (command: Command): string =>
   optionsOf(command).map(([name]) => `--${name}`).join(" ");
 
+/**
+ * Names of registries are anybody's text, and `compgen -W` would run what looks like a command in
+ * them. So they are compared here, and quoted.
+ */
 function bash(commands: readonly Command[]): string {
   const cases = commands.map((command) => {
-    const words = command.operands[0] === "SHELL" ? shells.join(" ") : "";
-    const names = command.operands[0] === "REGISTRY" ? "$(_dsmr_registries)" : words;
-    return `    ${command.name}) flags=${quoted(flagsOf(command))}; names="${names}" ;;`;
+    const [operand] = command.operands;
+    const words = operand === "SHELL" ? `; words=${quoted(shells.join(" "))}` : "";
+    const names = operand === "REGISTRY" ? "; names=$(_dsmr_registries)" : "";
+    return `    ${command.name}) flags=${quoted(flagsOf(command))}${words}${names} ;;`;
   });
   return [
     '# bash completion for dsmr. In ~/.bashrc: eval "$(dsmr completion bash)"',
     "_dsmr_registries() { dsmr ls --names 2>/dev/null; }",
     "_dsmr() {",
-    "  local word=${COMP_WORDS[COMP_CWORD]} flags= names=",
+    "  local word=${COMP_WORDS[COMP_CWORD]} flags= words= names= name= quoted=",
     "  COMPREPLY=()",
     '  if [ "$COMP_CWORD" -eq 1 ]; then',
     `    COMPREPLY=($(compgen -W ${
@@ -52,8 +57,15 @@ function bash(commands: readonly Command[]): string {
     "  esac",
     '  case "$word" in',
     '    -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;',
-    '    *) [ "$COMP_CWORD" -eq 2 ] && COMPREPLY=($(compgen -W "$names" -- "$word")) ;;',
+    "    *)",
+    '      [ "$COMP_CWORD" -eq 2 ] || return',
+    '      COMPREPLY=($(compgen -W "$words" -- "$word"))',
+    "      while IFS= read -r name; do",
+    '        printf -v quoted %q "$name"',
+    '        [[ -n $name && ($name == "$word"* || $quoted == "$word"*) ]] && COMPREPLY+=("$quoted")',
+    '      done <<<"$names" ;;',
     "  esac",
+    "  return 0",
     "}",
     "complete -F _dsmr dsmr",
     "",

@@ -14,12 +14,12 @@ import {
   checkRemoveIpc,
   checkSeccomp,
   checkSpace,
+  checkVersions,
   type Finding,
   isWorking,
 } from "./machine.ts";
 import { findLeftovers } from "./leftovers.ts";
 import { bytes, joined, json, many, paint, printable, type Style } from "./text.ts";
-import { VERSION } from "./version.ts";
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
@@ -76,10 +76,7 @@ function checkLeftovers(dir: string, uid: number | undefined): Finding {
 /** Everything, in the order in which a person would ask. */
 function examine(context: Context, invocation: Invocation): Finding[] {
   const { host } = context;
-  const versions = isWorking(
-    "versions",
-    `dsmr ${VERSION}, ${host.runtime}, ${host.platform} ${host.arch}, kernel ${host.release}`,
-  );
+  const versions = checkVersions(host);
   let dir: string;
   try {
     dir = directory(placeOf(invocation));

@@ -17,6 +17,7 @@ import { join } from "node:path";
 import type { Host } from "./command.ts";
 import { codeOf } from "./files.ts";
 import { bytes } from "./text.ts";
+import { OLDEST, VERSION } from "./version.ts";
 
 /** One thing that was looked at. */
 export interface Finding {
@@ -38,6 +39,18 @@ export function isAtLeast(release: string, major: number, minor: number): boolea
   const [, first, second] = /^(\d+)\.(\d+)/.exec(release) ?? [];
   const [a, b] = [Number(first), Number(second)];
   return a > major || (a === major && b >= minor);
+}
+
+/** What is here, and whether the runtime is one of those that the tests are run in. */
+export function checkVersions(host: Host): Finding {
+  const { runtime, platform, arch, release } = host;
+  const found = `dsmr ${VERSION}, ${runtime}, ${platform} ${arch}, kernel ${release}`;
+  const [name = "", version = ""] = runtime.split(" ");
+  const oldest = OLDEST[name] ?? "";
+  const isNumeric = { numeric: true }; // 1.10 comes after 1.9
+  if (oldest.localeCompare(version, "en", isNumeric) <= 0) return isWorking("versions", found);
+  const advice = `Use ${name} ${oldest} or later: in older ones not everything works`;
+  return { name: "versions", status: "fail", found, advice };
 }
 
 /** What the kernel's version says; whether a filter forbids it, only the use shows. */

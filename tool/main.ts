@@ -15,7 +15,7 @@ import { release } from "node:os";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { runLine } from "./cli.ts";
-import type { Context } from "./command.ts";
+import { type Context, FOUND } from "./command.ts";
 
 const { stdin, stdout, stderr } = process;
 
@@ -82,10 +82,10 @@ const context: Context = {
   },
 };
 
-// Whoever reads has had enough, as `head` does: no reason for a message.
+// Whoever reads has had enough, as `head` does: no reason for a message. A full disk is one.
 stdout.on("error", (error: Error & { code?: string }) => {
   if (error.code === "EPIPE") process.exit(0);
-  throw error;
+  stderr.write(`dsmr: ${error.message}\n`, () => process.exit(FOUND));
 });
 
 process.exitCode = await runLine(context, process.argv.slice(2));

@@ -101,12 +101,12 @@ export function picture(
   const painted = fit(locks, lockRoom).map((line, i) =>
     (sample.locks[i]?.waiters.length ?? 0) > 0 ? paint(context, "yellow", cut(line)) : cut(line)
   );
-  return [
+  const lines = [
     bold(`dsmr top: ${printable(sample.registry)} in ${printable(sample.dir)}`),
     cut(summary(sample)),
     "",
     bold(lockHead),
-    ...(painted.length === 0 ? ["  no lock is held or waited for"] : painted),
+    ...(painted.length === 0 ? [cut("  no lock is held or waited for")] : painted),
     "",
     bold(trancheHead),
     ...fit(tranches, room - lockRoom).map(cut),
@@ -116,6 +116,8 @@ export function picture(
       cut(`sorted by ${orders[order].name}; w waits/s  t waited/s  a waits in all  n name  q quit`),
     ),
   ];
+  // Where not even one lock and one tranche fit, the end goes: a screen that scrolls is of no use.
+  return lines.slice(0, Math.max(1, size.rows));
 }
 
 /** Tranches that are in the lines, at most. */

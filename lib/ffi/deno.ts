@@ -24,7 +24,12 @@ interface DenoFfi {
   ): { symbols: unknown; close(): void };
   UnsafePointer: { create(address: bigint): unknown };
   UnsafePointerView: { getArrayBuffer(pointer: unknown, byteLength: number): ArrayBuffer };
-  permissions: { querySync(what: { name: "env"; variable: string }): { state: string } };
+  permissions: {
+    querySync(
+      what: { name: "env"; variable: string } | { name: "ffi"; path: string },
+    ): { state: string };
+    requestSync(what: { name: "ffi" }): { state: string };
+  };
   env: { get(name: string): string | undefined };
 }
 
@@ -68,6 +73,10 @@ export function denoRuntime(): Runtime | undefined {
     for (const [name, parameters] of Object.entries(calls)) {
       table[name] = { parameters, result: "i32" };
     }
+    // At a terminal, ask for all of it before Deno asks for this path alone: one path is not
+    // enough, and Deno would look for a name without a folder in the current one.
+    const { state } = deno.permissions.querySync({ name: "ffi", path });
+    if (state === "prompt") deno.permissions.requestSync({ name: "ffi" });
     return deno.dlopen(path, table);
   };
   const { build } = deno;

@@ -49,8 +49,11 @@ export function native(): Native {
  */
 function openLibrary(runtime: Runtime): Calls {
   const named = runtime.environment("DSMR_LIBRARY") ?? "";
-  if (named !== "") return openAt(runtime, named);
-  if (packaged === undefined) return openAt(runtime, checkoutPath(runtime));
+  const advice = packaged === undefined
+    ? `${buildAdvice}, set DSMR_LIBRARY to where it is,`
+    : "Unset DSMR_LIBRARY to take the one that the package brings,";
+  if (named !== "") return openAt(runtime, named, advice);
+  if (packaged === undefined) return openAt(runtime, checkoutPath(runtime), advice);
   const { library, platforms } = packaged;
   if (library === undefined) {
     throw unsupportedPlatform(runtime, platforms, "The package brings none. ");
@@ -69,15 +72,14 @@ function openLibrary(runtime: Runtime): Calls {
   }
 }
 
-function openAt(runtime: Runtime, path: string): Calls {
+function openAt(runtime: Runtime, path: string, advice: string): Calls {
   try {
     return runtime.open(path);
   } catch (cause) {
     throw new DsmrError(
       "UNSUPPORTED",
       `Cannot load the native library ${path}: ${messageOf(cause)} ` +
-        `${buildAdvice}, set DSMR_LIBRARY to where it is, ` +
-        "and allow FFI (--allow-ffi) where the runtime asks for that.",
+        `${advice} and allow FFI (--allow-ffi) where the runtime asks for that.`,
       { cause },
     );
   }

@@ -50,7 +50,20 @@ export function openPackaged(runtime: Runtime, library: PackagedLibrary): Calls 
       whyNotMemory = `It could not be loaded from memory (${textOf(thrown)}). `;
     }
   }
-  return runtime.open(unpacked(runtime, library, chosen, whyNotMemory));
+  const path = unpacked(runtime, library, chosen, whyNotMemory);
+  try {
+    return runtime.open(path);
+  } catch (thrown) {
+    if (isDenied(thrown)) throw thrown;
+    // It is the right file, so it is the place that is wrong.
+    throw new DsmrError(
+      "UNSUPPORTED",
+      `${whyNotMemory}Cannot load the native library from ${path}: ${textOf(thrown)}. Set ` +
+        "DSMR_CACHE to a folder on a file system that is not mounted noexec, or DSMR_LIBRARY to " +
+        "a library.",
+      { cause: thrown },
+    );
+  }
 }
 
 /* ---- in memory ---------------------------------------------------------------------- */
@@ -243,16 +256,18 @@ function checkPrivate(
   isDirectory: boolean,
 ): void {
   const kind = isDirectory ? "folder" : "file";
-  const refuse = (what: string): never => {
+  const refuse = (what: string, thing = `The ${kind} ${path}`): never => {
     throw new DsmrError(
       "PERMISSION",
-      `The ${kind} ${path} ${what}; a native library from there could be anybody's. Remove it, ` +
+      `${thing} ${what}; a native library from there could be anybody's. Remove it, ` +
         "or set DSMR_CACHE to another folder.",
     );
   };
   if (found === undefined) return refuse("is gone");
   // A symbolic link is neither.
-  if (!(isDirectory ? found.isDirectory() : found.isFile())) return refuse(`is not a ${kind}`);
+  if (!(isDirectory ? found.isDirectory() : found.isFile())) {
+    return refuse(found.isSymbolicLink() ? "is a symbolic link" : `is not a ${kind}`, path);
+  }
   if (Number(found.uid) !== user) return refuse(`belongs to user ${found.uid}, not to ${user}`);
   const mode = Number(found.mode) & 0o777;
   if ((mode & 0o022) !== 0) return refuse(`can be written to by others (mode ${mode.toString(8)})`);
