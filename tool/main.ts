@@ -5,7 +5,7 @@
  *
  * ```sh
  * deno run -A jsr:@dsmr/registry/tool ls
- * bun node_modules/@dsmr/registry/tool/main.ts ls
+ * bun node_modules/@dsmr/registry/dist/tool/main.js ls
  * ```
  *
  * @module
