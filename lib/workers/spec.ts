@@ -4,7 +4,6 @@
  * @module
  */
 
-import { pathToFileURL } from "node:url";
 import { DsmrError } from "../errors.ts";
 import { describe, encodeName, messageOf, native, quote } from "../ffi/native.ts";
 
@@ -124,6 +123,16 @@ function checkText(what: string, value: unknown): string {
   return value;
 }
 
+/**
+ * What pathToFileURL of node:url is for, which takes Deno milliseconds to load at every start: all of a path
+ * is a name: also "#" and "?", which the setter knows, and what it would read or leave out.
+ */
+function urlOfPath(path: string): string {
+  const url = new URL("file:///");
+  url.pathname = path.replace(/[%\\\t\n\r]/g, encodeURIComponent);
+  return url.href;
+}
+
 function checkModule(module: unknown): string {
   if (!(module instanceof URL) && typeof module !== "string") {
     throw new TypeError(`The worker's module is ${describe(module)}, not a URL.`);
@@ -131,8 +140,7 @@ function checkModule(module: unknown): string {
   if (module instanceof URL) return module.href;
   // It would be another one: half a surrogate pair becomes U+FFFD in a URL.
   encodeName("worker module", module);
-  // A path, of which all is a name: also "#", "?" and "%".
-  if (module.startsWith("/")) return pathToFileURL(module).href;
+  if (module.startsWith("/")) return urlOfPath(module);
   if (URL.canParse(module)) return new URL(module).href;
   throw new TypeError(
     `The worker's module ${quote(module)} is no absolute URL, and the worker runs elsewhere. ` +
