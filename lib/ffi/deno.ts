@@ -68,15 +68,20 @@ function lazily(make: (name: keyof Calls) => { symbols: unknown }): Calls {
 export function denoRuntime(): Runtime | undefined {
   const deno = (globalThis as { Deno?: DenoFfi }).Deno;
   if (deno === undefined) return undefined;
+  let asked = "";
   const open = (path: string, calls: Readonly<Record<string, readonly string[]>>) => {
     const table: Record<string, { parameters: readonly string[]; result: "i32" }> = {};
     for (const [name, parameters] of Object.entries(calls)) {
       table[name] = { parameters, result: "i32" };
     }
     // At a terminal, ask for all of it before Deno asks for this path alone: one path is not
-    // enough, and Deno would look for a name without a folder in the current one.
-    const { state } = deno.permissions.querySync({ name: "ffi", path });
-    if (state === "prompt") deno.permissions.requestSync({ name: "ffi" });
+    // enough, and Deno would look for a name without a folder in the current one. Once, for a
+    // library is opened anew for each call of it that is used.
+    if (path !== asked) {
+      asked = path;
+      const { state } = deno.permissions.querySync({ name: "ffi", path });
+      if (state === "prompt") deno.permissions.requestSync({ name: "ffi" });
+    }
     return deno.dlopen(path, table);
   };
   const { build } = deno;
