@@ -5,7 +5,14 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { oldestVersions } from "../.ci/toolchain.ts";
 import { codes } from "../lib/errors.ts";
@@ -13,7 +20,7 @@ import { native } from "../lib/ffi/native.ts";
 import { listenTo } from "../lib/wait.ts";
 import { defineAddin, DsmrError, type DsmrErrorCode, Registry, struct, u32 } from "../lib/mod.ts";
 import { test } from "./_declare.ts";
-import { inScene, type Scene } from "./_scene.ts";
+import { assertFails, inScene, type Scene } from "./_scene.ts";
 import { root } from "./_spawn.ts";
 
 /** Words by which a sentence, or the second half of one, tells somebody to do something. */
@@ -340,6 +347,25 @@ test("every message of the library says what to do next, or is known not to", ()
     .map(([place, text]) => `${place}: ${text}`);
   assertEquals(silent, []);
 });
+
+test("what the system refuses is told with its words and the next step", () =>
+  inScene((scene) => {
+    const gone = join(scene.dir, "gone");
+    const calls = [
+      [
+        () => Registry.openSync("test", { dir: gone }),
+        `Cannot create registry "test" in ${gone}: No`,
+      ],
+      [() => Registry.list({ dir: gone }), `Cannot list ${gone}: No such file`],
+    ] as const;
+    for (const [call, says] of calls) {
+      const { message } = assertFails(call, "NOT_FOUND");
+      assert(message.startsWith(says), message);
+      assert(
+        message.endsWith(". Make the directory, or name another one: the option dir, or DSMR_DIR."),
+      );
+    }
+  }));
 
 test("a runtime that makes no socket of a descriptor hears which ones do", async () => {
   const { runtime: own } = native();

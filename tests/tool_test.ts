@@ -396,6 +396,9 @@ for (const runtime of runtimes) {
   test(`${runtime}: every command explains itself; completion scripts parse`, async () => {
     const overview = await tool(runtime, ["--help"]);
     assertEquals([overview.code, overview.err], [0, ""]);
+    for (const words of [["help"], ["help", "--help"]]) {
+      assertEquals(await tool(runtime, words), overview);
+    }
     for (const { name, options } of commands) {
       assertMatch(overview.out, new RegExp(`\n {2}${name} `));
       const { code, out, err } = await tool(runtime, [name, "--help"]);

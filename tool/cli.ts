@@ -183,7 +183,8 @@ export async function runLine(context: Context, args: readonly string[]): Promis
       context.complain(overview(context).trimEnd());
       return USAGE;
     }
-    if (first === "--help" || first === "-h" || (first === "help" && rest.length === 0)) {
+    const isOverview = first === "help" && (rest[0] ?? "-").startsWith("-");
+    if (first === "--help" || first === "-h" || isOverview) {
       await context.write(overview(context));
       return OK;
     }

@@ -139,6 +139,8 @@ export function checkDirectory(dir: string): Finding {
 
 /** Below this, a registry of the default size hardly fits. */
 const FREE_MIN = 8 * 1024 * 1024;
+/** A registry is a file, and each of its segments. */
+const FILES_MIN = 16;
 
 const fileSystems: { readonly [type: number]: string } = {
   0x01021994: "tmpfs",
@@ -152,7 +154,7 @@ const fileSystems: { readonly [type: number]: string } = {
 
 /** How much room there is, and of what kind. */
 export function checkSpace(dir: string): Finding {
-  const { type, bsize, blocks, bavail } = statfsSync(dir);
+  const { type, bsize, blocks, bavail, files, ffree } = statfsSync(dir);
   const kind = fileSystems[type >>> 0] ?? `type 0x${(type >>> 0).toString(16)}`;
   const free = bavail * bsize;
   const found = `${bytes(free)} free of ${bytes(blocks * bsize)}, ${kind}`;
@@ -162,6 +164,11 @@ export function checkSpace(dir: string): Finding {
       ? "Free some, or enlarge it: mount -o remount,size=1G /dev/shm; docker run --shm-size=1g"
       : "Free some, or name another directory with DSMR_DIR";
     return { name, status: "fail", found, advice };
+  }
+  if (files > 0 && ffree < FILES_MIN) {
+    const advice = "Remove files, or name another directory with DSMR_DIR";
+    const rest = `${found}, but room for ${ffree} more files of ${files}`;
+    return { name, status: "fail", found: rest, advice };
   }
   if (kind === "nfs") {
     const advice = "Use a directory of this machine, such as /dev/shm";
@@ -197,7 +204,9 @@ export function checkNameless(dir: string, platform: string): Finding {
       const advice = "It works by temporary files (dsmr.t.*); see dsmr gc for those of the dead";
       return { name, status: "warn", found: `this file system has none (${code})`, advice };
     }
-    const advice = "Let this user write there, or name another directory with DSMR_DIR";
+    const advice = code === "ENOSPC"
+      ? "Remove files there (df -i), or name another directory with DSMR_DIR"
+      : "Let this user write there, or name another directory with DSMR_DIR";
     return { name, status: "fail", found: code ?? String(error), advice };
   }
 }

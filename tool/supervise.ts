@@ -70,7 +70,7 @@ export const supervise: Command = {
   examples: [["dsmr supervise shop", "until Ctrl-C"]],
   options: {
     create: { type: "boolean", help: "create the registry if it is not there" },
-    database: databaseOption,
+    database: { ...databaseOption, help: 'the database to be in (default: "default")' },
   },
   run,
 };

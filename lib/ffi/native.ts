@@ -185,6 +185,24 @@ class Abi {
   }
 }
 
+/**
+ * What to do next, where the library's own message ends with the system's words. Here, for the
+ * library is as large as it may be.
+ */
+function nextStep(code: DsmrErrorCode, message: string): string {
+  if (code === "PERMISSION") {
+    return " Let this user read and write it, or name another directory: the option dir, or DSMR_DIR.";
+  }
+  if (code === "NO_SPACE") {
+    return " Make room there; `dsmr doctor` looks at the directory, `ulimit -a` tells the limits of " +
+      "this process.";
+  }
+  const isOfDirectory = code === "NOT_FOUND" && /^Cannot (create|list) /.test(message);
+  return isOfDirectory
+    ? " Make the directory, or name another one: the option dir, or DSMR_DIR."
+    : "";
+}
+
 /** The error that the last failed call has described. */
 export function lastError(status: number): DsmrError {
   const { codeOf, error } = native();
@@ -192,9 +210,11 @@ export function lastError(status: number): DsmrError {
   const requested = error.u64("requested");
   const saysNumbers = actual !== 0 || requested !== 0;
   const errno = error.i32("os_errno");
+  const code = codeOf.get(status) ?? "UNSUPPORTED";
+  const message = error.text("message", error.u32("message_length"));
   return new DsmrError(
-    codeOf.get(status) ?? "UNSUPPORTED",
-    error.text("message", error.u32("message_length")),
+    code,
+    errno === 0 ? message : `${message}${nextStep(code, message)}`,
     {
       // Some are marks of 64 bits, which a number here cannot tell exactly.
       ...(saysNumbers && Number.isSafeInteger(actual) ? { actual } : {}),
