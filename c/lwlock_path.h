@@ -3,7 +3,7 @@
  * in the way, and lwlock_wait.c between two sleeps. The protocol is explained in lwlock.c.
  *
  * Inline: without a call between them, and the journal's cell kept from time to time, a pair
- * went from 1.9 to 1.4 times a bare compare-and-swap and exchange (`lock pairs`, bench/lock.c).
+ * went from 1.9 to 1.4 times a bare compare-and-swap and exchange (`deno task bench -- --only=locks`).
  */
 #ifndef DSMR_LWLOCK_PATH_H
 #define DSMR_LWLOCK_PATH_H

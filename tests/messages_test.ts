@@ -5,14 +5,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import {
-  readdirSync,
-  readFileSync,
-  symlinkSync,
-  truncateSync,
-  unlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { oldestVersions } from "../.ci/toolchain.ts";
 import { codes } from "../lib/errors.ts";
