@@ -91,12 +91,14 @@ static void names_are_checked_alike_wherever_one_is_given(void) {
 
 static void modes_say_what_may_be_there(void) {
   CHECK_FAILS(open_mode("r", DSMR_MODE_ATTACH), DSMR_E_NOT_FOUND);
+  CHECK_FAILS(open_mode("r", DSMR_MODE_LOOK), DSMR_E_NOT_FOUND);
   CHECK_INT(check_count(check_directory, ""), 0);
   CHECK_OK(open_mode("r", DSMR_MODE_CREATE));
   CHECK_FAILS(open_mode("r", DSMR_MODE_CREATE), DSMR_E_EXISTS);
   CHECK_OK(open_mode("r", DSMR_MODE_ATTACH));
   CHECK_OK(open_mode("r", DSMR_MODE_OPEN));
-  CHECK_FAILS(open_mode("r", 3), DSMR_E_SIZE_INVALID);
+  CHECK_OK(open_mode("r", DSMR_MODE_LOOK));
+  CHECK_FAILS(open_mode("r", DSMR_MODE_LOOK + 1), DSMR_E_SIZE_INVALID);
   CHECK_INT(dsmr_registry_destroy("r", 1, DIRECTORY, &check_error), 1);
   CHECK_INT(dsmr_registry_destroy("r", 1, DIRECTORY, &check_error), 0);
   CHECK_FAILS(open_mode("r", DSMR_MODE_ATTACH), DSMR_E_NOT_FOUND);
@@ -263,6 +265,7 @@ static void leave_half_destroyed(void) {
 static void destroy_cut_short_is_finished_by_open_list_and_destroy(void) {
   leave_half_destroyed();
   CHECK_FAILS(open_mode("r", DSMR_MODE_ATTACH), DSMR_E_NOT_FOUND);
+  CHECK_FAILS(open_mode("r", DSMR_MODE_LOOK), DSMR_E_NOT_FOUND);
   CHECK_INT(check_count(check_directory, ""), 0);
   leave_half_destroyed();
   uint32_t registry = (uint32_t)CHECK_OK(open_mode("r", DSMR_MODE_CREATE));
