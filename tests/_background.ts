@@ -14,7 +14,7 @@ import { type BackgroundWorker, DsmrError, Registry, type WorkerSpec } from "../
 import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
 import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
-import { Scene, succeeded, until } from "./_scene.ts";
+import { PATIENCE_MS, Scene, succeeded, until } from "./_scene.ts";
 import { Child, commandLine, program, type RuntimeName } from "./_spawn.ts";
 
 /** The module with the workers. */
@@ -134,7 +134,9 @@ export class BackgroundScene {
 
   /** The one of these that supervises, as soon as one does. */
   async elected(members: BackgroundMember[]): Promise<BackgroundMember> {
+    const end = performance.now() + PATIENCE_MS;
     for (;;) {
+      assert(performance.now() < end, `Nobody supervises after ${PATIENCE_MS / 1000} s.`);
       for (const member of members) {
         if (succeeded(await member.ask({ do: "isSupervisor" })).found === true) return member;
       }

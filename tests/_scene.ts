@@ -95,7 +95,7 @@ export async function inScene(body: (scene: Scene) => void | Promise<void>): Pro
 }
 
 /** Not a measurement: what takes this long never happens. */
-const PATIENCE_MS = 120_000;
+export const PATIENCE_MS = 120_000;
 
 /** Resolves once the condition holds, for what happens in another process at its own time. */
 export async function until(condition: () => boolean): Promise<void> {

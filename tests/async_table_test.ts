@@ -1,7 +1,6 @@
 /** Async forms where the library's own tables and locks are in the way, and in its own order. */
 
 import { assert, assertEquals } from "@std/assert";
-import { join } from "node:path";
 import { test } from "./_declare.ts";
 import { DsmrError, Registry } from "../lib/mod.ts";
 import {
@@ -14,39 +13,11 @@ import {
   Party,
   turn,
 } from "./_async.ts";
-import { assertFails, inScene, type Scene, succeeded, until } from "./_scene.ts";
-import { Child, root, runtimes } from "./_spawn.ts";
+import { freezer, Intruder } from "./_intruder.ts";
+import { assertFails, inScene, succeeded, until } from "./_scene.ts";
+import { runtimes } from "./_spawn.ts";
 
 const SIZE = 64;
-
-/** A C program, which may touch what is the library's own. */
-class Intruder {
-  readonly child: Child;
-
-  private constructor(child: Child) {
-    this.child = child;
-  }
-
-  static async start(scene: Scene): Promise<Intruder> {
-    const child = scene.adopt(new Child([join(root, "zig-out", "bin", "interleave")]));
-    assertEquals(await child.next(), { pid: child.pid });
-    return new Intruder(child);
-  }
-
-  async ask(line: string): Promise<void> {
-    this.child.sendLine(line);
-    succeeded(await this.child.next());
-  }
-
-  /** One that has the lock of the table of words. */
-  static async inWords(scene: Scene): Promise<Intruder> {
-    const intruder = await Intruder.start(scene);
-    await intruder.ask(`open ${scene.dir} test`);
-    await intruder.ask("get \u0001parking 0 0");
-    await intruder.ask("acquire exclusive");
-    return intruder;
-  }
-}
 
 /** Counts turns of the event loop until told otherwise. */
 function countTurns(): { count: number; end(): void } {
@@ -110,15 +81,6 @@ async function assertPends(...pending: { settled: boolean }[]): Promise<void> {
   await until(() => turns.count > 20 || pending.some(({ settled }) => settled));
   turns.end();
   assertEquals(pending.map(({ settled }) => settled), pending.map(() => false));
-}
-
-/** What freezes and thaws the scene's registry. */
-async function freezer(scene: Scene): Promise<{ freeze(): Promise<void>; thaw(): Promise<void> }> {
-  const intruder = await Intruder.start(scene);
-  return {
-    freeze: () => intruder.ask(`freeze ${scene.dir} test`),
-    thaw: () => intruder.ask("thaw"),
-  };
 }
 
 test("a stopped process in the tables: watch begins, goes on and ends without blocking", () =>

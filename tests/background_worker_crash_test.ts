@@ -13,6 +13,8 @@ import {
   isRunning,
 } from "./_background.ts";
 import { ABORTS, ENDS } from "./_background_worker.ts";
+import { freezer } from "./_intruder.ts";
+import { isLinux } from "./_async.ts";
 import { assertFailed, succeeded, until } from "./_scene.ts";
 import { randomFrom } from "./_random.ts";
 import { otherThan, type RuntimeName, runtimes } from "./_spawn.ts";
@@ -55,6 +57,22 @@ for (const runtime of runtimes) {
         worker.terminate();
         assertEquals((await worker.waitForShutdown()).reason, "terminated");
       }
+    }));
+
+  test(`a ${runtime} supervisor is killed while a process is stopped in the tables: then there is one`, () =>
+    inBackground({ supervise: false }, async (scene) => {
+      if (!isLinux("a registry that is frozen")) return;
+      const [first, second] = await pair(scene, runtime);
+      const frozen = await freezer(scene.scene);
+      await frozen.freeze();
+      await first.killed();
+      // It hears of the death at once, cannot clear it away, and comes again: several times.
+      const until = performance.now() + 100;
+      while (performance.now() < until) {
+        assertEquals(succeeded(await second.ask({ do: "isSupervisor" })).found, false);
+      }
+      await frozen.thaw();
+      assertEquals(await scene.elected([second]), second);
     }));
 
   test(`a ${runtime} supervisor is killed: an adopted worker's own word on its end counts`, () =>

@@ -25,7 +25,7 @@ import type { Backend } from "../backend.ts";
 import { DsmrError } from "../errors.ts";
 import { check, lastError, messageOf, native } from "../ffi/native.ts";
 import { handleOf, type Segment } from "../segment.ts";
-import { reconsider, wait } from "../wait.ts";
+import { impatiently, patiently, reconsider, wait } from "../wait.ts";
 import { pause } from "./lifecycle.ts";
 import { isRunning } from "./rows.ts";
 import { isProcessOf, kill, Member } from "./member.ts";
@@ -130,9 +130,14 @@ export class Supervisor {
     const table = this.#table;
     const slot = this.#backend.id & 0xff;
     await table.change(() => table.setHead(CANDIDATES + slot, this.#backend.id | 0), { signal });
-    const segment = electionOf(this.#backend);
+    const { handle } = this.#backend;
+    const segment = await patiently(
+      () => impatiently(handle, () => electionOf(this.#backend)),
+      { signal },
+    );
     for (;;) {
-      await this.#elect(segment);
+      // The last one may be dead, and others keep it from being cleared away for a moment.
+      await patiently(() => this.#elect(segment), { signal });
       await table.change(() => table.setHead(SUPERVISOR, this.#backend.id | 0), { signal });
       this.#isElected = true;
       await this.#supervise();
