@@ -6,11 +6,23 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { type BackgroundWorker, DsmrError, Registry, type WorkerSpec } from "../lib/mod.ts";
+import { Backend } from "../lib/backend.ts";
+import { listBackends } from "../lib/listing.ts";
+import { impatiently } from "../lib/wait.ts";
+import { WorkerTable } from "../lib/workers/table.ts";
 import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
 import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
@@ -39,6 +51,15 @@ export function isRunning(pid: number): boolean {
     return false;
   }
   return true;
+}
+
+/** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
+function isStopped(pid: number): boolean {
+  if (process.platform !== "linux") return true;
+  return readdirSync(`/proc/${pid}/task`).every((thread) => {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+  });
 }
 
 /** A process that supervises, registers or attaches. */
@@ -130,6 +151,42 @@ export class BackgroundScene {
     const member = await this.member(runtime, { supervise: true }, env);
     await this.elected([member]);
     return member;
+  }
+
+  /**
+   * Stops a member where it has neither the registry's tables nor the workers': at another moment
+   * everybody who needs them would wait for it.
+   */
+  async stop(member: BackgroundMember): Promise<void> {
+    const backend = Backend.open(this.dir, "test", "default", {
+      mode: "attach",
+      maxBackends: 0,
+      maxSegments: 0,
+      timeout_ms: 10_000,
+    });
+    const table = WorkerTable.open(backend);
+    const canChange = (): boolean => {
+      try {
+        impatiently(backend.handle, () => listBackends(backend.handle));
+        table.changeSync(() => undefined);
+        return true;
+      } catch (error) {
+        if (!(error instanceof DsmrError) || error.code !== "TIMEOUT") throw error;
+        return false;
+      }
+    };
+    try {
+      for (;;) {
+        member.child.kill("SIGSTOP");
+        // All of its threads: the signal is only on its way.
+        await until(() => isStopped(member.pid));
+        if (canChange()) return;
+        member.child.kill("SIGCONT");
+        await until(() => !isStopped(member.pid));
+      }
+    } finally {
+      backend.release();
+    }
   }
 
   /** The one of these that supervises, as soon as one does. */

@@ -184,7 +184,7 @@ for (const runtime of runtimes) {
       const [first, heir] = await pair(scene, runtime);
       const worker = scene.register({ name: "a", function: "blocks", runtime: workers });
       const pid = await worker.waitForReady();
-      first.child.kill("SIGSTOP");
+      await scene.stop(first);
       worker.terminate({ grace: 30 });
       await first.killed();
       await scene.elected([heir]);
@@ -215,7 +215,7 @@ for (const runtime of runtimes) {
       const again = scene.register({ name: "again", runtime: workers, restartTime: 0 });
       const never = scene.register({ name: "never", runtime });
       const pids = [await again.waitForReady(), await never.waitForReady()];
-      first.child.kill("SIGSTOP");
+      await scene.stop(first);
       for (const pid of pids) process.kill(pid ?? 0, "SIGKILL");
       await first.killed();
       await scene.elected([heir]);
@@ -230,7 +230,7 @@ for (const runtime of runtimes) {
       const [first, heir] = await pair(scene, runtime);
       const worker = scene.register({ name: "a", runtime: workers, restartTime: 0 });
       const pid = await worker.waitForReady();
-      first.child.kill("SIGSTOP");
+      await scene.stop(first);
       assertEquals(succeeded(await heir.ask({ do: "isSupervisor" })).found, false);
       assertEquals([worker.state, worker.pid], ["ready", pid]);
       const other = scene.register({ name: "b", runtime: workers });
