@@ -262,8 +262,13 @@ export class BackgroundScene {
 
   /** Kills every process of a worker, and everything else. */
   async end(): Promise<void> {
-    const pids = this.kill();
-    await this.scene.end();
+    let pids: number[] = [];
+    try {
+      pids = this.kill();
+    } finally {
+      // Its folder goes whatever happened.
+      await this.scene.end();
+    }
     for (const pid of pids) await until(() => !isRunning(pid));
   }
 }
