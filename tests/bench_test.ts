@@ -322,6 +322,7 @@ class Run {
   async untilBusy(count: number): Promise<void> {
     while (marked(this.#mark).length <= count) {
       assert(this.#child.exitCode === null, `It has ended:\n${this.printed}`);
+      // Other people's children tell nobody that they have started.
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }

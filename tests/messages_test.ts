@@ -200,8 +200,7 @@ const table: Readonly<Record<Exclude<DsmrErrorCode, "ABORTED">, Row>> = {
     async provoke(scene) {
       const { lock } = named(scene.open());
       await lock.with("exclusive", async () => {
-        await Promise.resolve();
-        setTimeout(() => {});
+        // In a turn of its own: by code that is not the task that holds it.
         await new Promise<void>((resolve, reject) =>
           setTimeout(() => {
             try {

@@ -162,6 +162,7 @@ test("a saver that saves all the time is killed at random: the list is always wh
       })();
       saving.catch(() => {});
       const { pid } = started.saver;
+      // Killed at any moment of its saving, which tells nobody where it is.
       await setTimeout(random() * 40);
       await killed(pid);
       const list = loadList(stage.listFile);

@@ -176,6 +176,7 @@ test("gc: nothing that lives is removed while processes create, use and destroy"
     };
     while (running.size > 0) {
       for (const { dir } of running) collect(dir);
+      // A turn of the loop, in which the ends of children are heard.
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
     for (const { dir, child } of creators) {
