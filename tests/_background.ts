@@ -120,7 +120,8 @@ export class BackgroundScene {
     for (;;) {
       const seen = Atomics.load(words, RUNS);
       if (seen >= count) return;
-      await segment.wait(RUNS * 4, seen);
+      const outcome = await segment.wait(RUNS * 4, seen, { timeout: PATIENCE_MS });
+      assert(outcome !== "timed-out", `"${name}" has run ${seen} times, not ${count}.`);
     }
   }
 

@@ -45,6 +45,8 @@ for (const runtime of runtimes) {
       await scene.elected([heir]);
       assertEquals([ready.state, started.state], ["ready", "started"]);
       assertEquals([ready.pid, started.pid], pids);
+      // Started is who is about to be called: its function may not have counted itself yet.
+      await scene.hasRun("started", 1);
       // It watches them, too.
       for (const pid of pids) process.kill(pid ?? 0, "SIGKILL");
       await scene.hasRun("ready", 2);
