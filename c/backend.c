@@ -126,9 +126,11 @@ static void reap_lock(struct control *control, uint64_t record, uint32_t backend
 static void reap(struct control *control, uint32_t slot) {
   uint32_t backend_id = BACKEND_ID(SLOT_GENERATION(slot_word(control, slot)), slot);
   struct backend_slot *row = &control->backends[slot];
-  for (uint32_t i = 0; i < HELD_MAX; i++) {
+  for (uint32_t i = 0; i < HELD_CELLS; i++) {
     uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
     if (record == 0) continue;
+    /* A mark goes before those who wait for that are woken; the record stays until they are. */
+    if (i >= HELD_MAX) atomic_store(&row->held[i], record | HELD_UNMARKED);
     reap_lock(control, record, backend_id);
     atomic_store_explicit(&row->held[i], 0, memory_order_release);
   }
@@ -193,7 +195,7 @@ static int32_t claim_slot(struct backend *backend, const struct backend_options 
     atomic_store_explicit(&row->waiting_lock, 0, memory_order_relaxed);
     atomic_store_explicit(&row->watched_lock, 0, memory_order_relaxed);
     atomic_store_explicit(&row->waiting_variable, 0, memory_order_relaxed);
-    for (uint32_t i = 0; i < HELD_MAX; i++) {
+    for (uint32_t i = 0; i < HELD_CELLS; i++) {
       atomic_store_explicit(&row->held[i], 0, memory_order_relaxed);
     }
     /* Without a bell, a death is found out by looking. */

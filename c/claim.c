@@ -76,6 +76,7 @@ static int32_t claim_of(struct attachment *attachment, uint64_t offset, dsmr_err
   claim->backend = backend;
   claim->attachment = attachment;
   claim->record = HELD_RECORD(offset / LOCK_SIZE, attachment->entry, 0);
+  claim->mark = &claim->slot->held[MARK_CELL(claim->record)];
   claim->token = LOCK_TOKEN_OF(backend->id);
   claim->next = attachment->claims;
   attachment->claims = claim;
@@ -114,13 +115,15 @@ int32_t dsmr_lock_at(uint32_t segment, uint32_t offset_low, uint32_t offset_high
   return outcome == 0 ? claim_of(attachment, place, error) : outcome;
 }
 
-static bool is_held(const struct lwlock *lock) {
-  bool has_readers = false;
-  for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
-    has_readers |= atomic_load_explicit(&lock->readers[i], memory_order_relaxed) != 0;
-  }
-  return has_readers ||
-         LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed)) != 0;
+/* Is there a lock, and is it held? */
+static bool is_held(const struct attachment *attachment, uint64_t place) {
+  struct lwlock *lock = segment_lock_at(attachment->mapping, place);
+  struct claim any = {.lock = lock,
+                      .record = HELD_RECORD(place / LOCK_SIZE, attachment->entry, 0),
+                      .backend = attachment->backend};
+  return lwlock_is_initialized(lock) &&
+         (lwlock_has_readers(&any) ||
+          LOCK_TOKEN(atomic_load_explicit(&lock->owner, memory_order_relaxed)) != 0);
 }
 
 int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_high,
@@ -137,8 +140,7 @@ int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_hi
                         "There is no tranche %u in registry \"%s\". Make it with newTranche.",
                         tranche, attachment->backend->control.place.name);
   }
-  struct lwlock *lock = segment_lock_at(attachment->mapping, place);
-  if (lwlock_is_initialized(lock) && is_held(lock)) {
+  if (is_held(attachment, place)) {
     /* Perhaps by the dead. */
     struct control *control = &attachment->backend->control;
     if (control_enter(control, NULL) == 0) {
@@ -146,12 +148,12 @@ int32_t dsmr_lock_init(uint32_t segment, uint32_t offset_low, uint32_t offset_hi
       control_unlock(control);
     }
   }
-  if (lwlock_is_initialized(lock) && is_held(lock)) {
+  if (is_held(attachment, place)) {
     return FAIL_NUMBERS(error, DSMR_E_ALREADY_HELD, 0, place - SEGMENT_DATA_OFFSET,
                         "There is a lock at byte %" PRIu64 " already, and it is held. Initialise "
                         "locks in the init callback, once.",
                         place - SEGMENT_DATA_OFFSET);
   }
-  lwlock_initialize(lock, tranche);
+  lwlock_initialize(segment_lock_at(attachment->mapping, place), tranche);
   return 0;
 }

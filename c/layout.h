@@ -59,7 +59,7 @@
 
 #define CONTROL_MAGIC UINT64_C(0x3154435f524d5344) /* "DSMR_CT1" in memory order */
 #define SEGMENT_MAGIC UINT64_C(0x3147535f524d5344) /* "DSMR_SG1" in memory order */
-#define FORMAT_VERSION 5u
+#define FORMAT_VERSION 6u
 
 #define LOCK_BYTE_TABLE (INT64_C(1) << 40)
 #define LOCK_BYTE_SLOT (LOCK_BYTE_TABLE + 64)
@@ -163,14 +163,23 @@ enum slot_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
  *
  * The entry's cell cannot be given to another segment meanwhile: a segment is removed when
  * nobody is attached to it any more, and a backend is until it is reaped.
+ *
+ * Behind the records of the journal stand the marks of readers, in a cache line of their own: of
+ * a lock that is BIASed a record with mode 1 there is what the reader's bit is elsewhere, the
+ * mark itself. Which of the cells it is follows from the lock. Mode 3: the mark is taken away, the
+ * record is left until that has been told.
  */
 #define HELD_MAX 128u
+#define MARKS_MAX 8u
+#define HELD_CELLS (HELD_MAX + MARKS_MAX)
 #define HELD_RECORD(line, entry, mode) \
   ((uint64_t)(line) << 25 | (uint64_t)(entry) << 8 | (uint64_t)(mode))
 #define HELD_MODE(record) ((uint32_t)((record) & 3u))
 #define HELD_ENTRY(record) ((uint32_t)((record) >> 8 & 0x1ffffu))
 #define HELD_LINE(record) ((record) >> 25)
 #define HELD_LOCK(record) ((record) & ~UINT64_C(3)) /* which lock, whatever the mode */
+#define HELD_UNMARKED UINT64_C(3)
+#define MARK_CELL(record) (HELD_MAX + (HELD_LINE(record) + HELD_ENTRY(record)) % MARKS_MAX)
 
 /*
  * backend_slot.waiting_lock: the record of the lock that this backend waits for, with one of
@@ -215,10 +224,10 @@ struct backend_slot {
    * the word, and wakes one sleeper. Others only look at that word and sleep on it.
    */
   uint8_t bell[64];
-  _Atomic uint64_t held[HELD_MAX];
+  _Atomic uint64_t held[HELD_CELLS];
 };
 
-static_assert(sizeof(struct backend_slot) == 1216, "backend_slot");
+static_assert(sizeof(struct backend_slot) == 1280, "backend_slot");
 static_assert(offsetof(struct backend_slot, waiting_entry_id) == 32, "waiting_entry_id");
 static_assert(offsetof(struct backend_slot, bell) == 128, "bell");
 static_assert(offsetof(struct backend_slot, held) == 192, "held");
@@ -367,18 +376,21 @@ static_assert(sizeof(struct segment_header) == 64, "segment_header");
  *
  * owner
  *
- *   31       30        29        28             9 8            0
- *  +--------+---------+----------+---------------+--------------+
- *  | POISON | WAITERS | STARVING |  generation   |   slot + 1   |
- *  +--------+---------+----------+---------------+--------------+
+ *   31       30        29         28     27             9 8            0
+ *  +--------+---------+----------+------+---------------+--------------+
+ *  | POISON | WAITERS | STARVING | BIAS |  generation   |   slot + 1   |
+ *  +--------+---------+----------+------+---------------+--------------+
  *
- *   token     the lower 29 bits: the backend that has claimed it, 0 = nobody. From the claim
+ *   token     the lower 28 bits: the backend that has claimed it, 0 = nobody. From the claim
  *             on, no new reader comes in; inside is who has also seen no reader left.
  *   POISON    an exclusive holder died inside; stays until markConsistent.
  *   WAITERS   somebody may sleep on this word. Legal to be set with nobody asleep; if it is
  *             clear with somebody asleep (a woken waiter died), the bounded sleep ends that.
  *   STARVING  `starving` names a backend that has waited long: others queue behind it.
  *             Set after `starving`, cleared before it, by that backend or its reaper alone.
+ *   BIAS      towards readers: some may be inside that have no bit in `readers` but a mark in
+ *             their slot. Set by a reader that is inside, in a word that is 0 else; cleared by a
+ *             claimant that has seen no mark left, by nobody else.
  *
  * drain
  *
@@ -390,9 +402,10 @@ static_assert(sizeof(struct segment_header) == 64, "segment_header");
 #define LOCK_POISON (UINT32_C(1) << 31)
 #define LOCK_WAITERS (UINT32_C(1) << 30)
 #define LOCK_STARVING (UINT32_C(1) << 29)
-#define LOCK_TOKEN(word) ((word) & UINT32_C(0x1fffffff))
+#define LOCK_BIAS (UINT32_C(1) << 28)
+#define LOCK_TOKEN(word) ((word) & UINT32_C(0x0fffffff))
 #define LOCK_TOKEN_OF(backend_id) \
-  (((backend_id) >> 8 & 0xfffffu) << 9 | (BACKEND_SLOT(backend_id) + 1))
+  (((backend_id) >> 8 & 0x7ffffu) << 9 | (BACKEND_SLOT(backend_id) + 1))
 #define LOCK_TOKEN_SLOT(token) (((token) & 0x1ffu) - 1)
 #define LOCK_MAGIC UINT32_C(0x4b434c44) /* "DLCK" in memory order */
 #define LOCK_SIZE 64u
@@ -400,7 +413,7 @@ static_assert(sizeof(struct segment_header) == 64, "segment_header");
 struct lwlock {
   _Atomic uint32_t owner; /* futex word of whoever waits to come in */
   _Atomic uint32_t phase; /* the owner's token while it is inside, else 0 */
-  /* Bit n: the backend in slot n is inside, shared, or trying to be. */
+  /* Bit n: the backend in slot n is inside, shared, or trying to be. See BIAS. */
   _Atomic uint64_t readers[DSMR_BACKENDS_MAX / 64];
   _Atomic uint32_t drain;    /* futex word of the claimant */
   _Atomic uint32_t starving; /* token, and in bit 29 whether it wants to be exclusive */

@@ -134,6 +134,11 @@ int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
   return acquire_slowly(claim, mode, timeout_ms);
 }
 
+int32_t claim_acquire_marked(struct claim *claim, int32_t timeout_ms) {
+  if (lwlock_try_mark(claim)) return LWLOCK_ACQUIRED;
+  return claim_acquire(claim->handle, LWLOCK_SHARED, timeout_ms);
+}
+
 int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms) {
   lwlock_unmark_slowly(claim);
   return claim_acquire(claim->handle, LWLOCK_SHARED, timeout_ms);
@@ -186,16 +191,12 @@ int32_t dsmr_lock_state(uint32_t lock) {
   int32_t outcome = claim_find(lock, &claim);
   if (outcome != 0) return outcome;
   uint32_t owner = atomic_load_explicit(&claim->lock->owner, memory_order_relaxed);
-  uint64_t readers = 0;
-  for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
-    readers |= atomic_load_explicit(&claim->lock->readers[i], memory_order_relaxed);
-  }
   int32_t state = claim->state == CLAIM_HELD ? claim->mode : 0;
   if ((owner & LOCK_POISON) != 0) state += 4;
   /* A dead owner's phase stays until the next owner's. */
   uint32_t phase = atomic_load_explicit(&claim->lock->phase, memory_order_relaxed);
   if (phase != 0 && phase == LOCK_TOKEN(owner)) state += 8;
-  if (readers != 0) state += 16;
+  if (lwlock_has_readers(claim)) state += 16;
   bool is_others = LOCK_TOKEN(owner) != 0 && LOCK_TOKEN(owner) != claim->token;
   if (is_others || (owner & (LOCK_WAITERS | LOCK_STARVING)) != 0) state += 32;
   return state;

@@ -21,9 +21,7 @@ static uint32_t holder_pid(const struct claim *claim) {
   uint32_t slot = LOCK_TOKEN_SLOT(token);
   if (token != 0) return slot < control->backend_count_max ? control->backends[slot].pid : 0;
   for (slot = 0; slot < control->backend_count_max; slot++) {
-    uint64_t word =
-        atomic_load_explicit(&claim->lock->readers[slot / 64], memory_order_relaxed);
-    if ((word >> slot % 64 & 1) != 0) return control->backends[slot].pid;
+    if ((lwlock_readers(claim, slot / 64) >> slot % 64 & 1) != 0) return control->backends[slot].pid;
   }
   return 0;
 }
@@ -165,10 +163,10 @@ int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
     watched &= ~UINT64_C(0xfc);
     if (waiting != 0) list_lock(&listing, slot, waiting, since);
     if (watched != 0) list_lock(&listing, slot, watched, watched_since);
-    for (uint32_t i = 0; i < HELD_MAX; i++) {
+    for (uint32_t i = 0; i < HELD_CELLS; i++) {
       uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
       /* What it waits for is in the journal, too, while it tries. */
-      if (record == 0 || HELD_LOCK(record) == HELD_LOCK(waiting)) continue;
+      if (record == 0 || HELD_MODE(record) == HELD_UNMARKED || HELD_LOCK(record) == HELD_LOCK(waiting)) continue;
       if (HELD_LOCK(record) == HELD_LOCK(watched)) continue;
       list_lock(&listing, slot, record, 0);
     }

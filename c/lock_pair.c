@@ -21,8 +21,10 @@ int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
   struct claim *claim = find_idle(lock);
   if (claim == NULL) return claim_acquire(lock, mode, timeout_ms);
   if (mode == DSMR_SHARED) {
-    if (mark_reader(claim) == 0) return held(claim, LWLOCK_SHARED, 0);
-    return claim_acquire_anew(claim, timeout_ms);
+    if (claim->is_marking) return claim_acquire_marked(claim, timeout_ms);
+    if (mark_reader(claim) != 0) return claim_acquire_anew(claim, timeout_ms);
+    (void)held(claim, LWLOCK_SHARED, 0);
+    return is_only_reader(claim) ? LWLOCK_ACQUIRED : lwlock_meet_reader(claim);
   }
   if (mode == DSMR_EXCLUSIVE && try_owner(claim) == 0) {
     int32_t outcome = enter_claimed(claim, 0);
@@ -35,7 +37,7 @@ int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
 int32_t dsmr_lock_try(uint32_t lock, uint32_t mode) {
   struct claim *claim = find_idle(lock);
   /* Not even for a moment do we keep readers out of a lock that we do not get. */
-  if (claim == NULL || mode != DSMR_EXCLUSIVE || has_readers(claim->lock)) {
+  if (claim == NULL || mode != DSMR_EXCLUSIVE || has_reader_bits(claim->lock)) {
     return claim_try(lock, mode);
   }
   if (try_owner(claim) == 0) {

@@ -32,6 +32,15 @@
  * longer than STARVE_CHANCE_MS: it may be stopped. A dead backend there is cleared by reaping,
  * like the rest.
  *
+ * Many readers. A word that all of them write is as fast as one core gets it from another. So
+ * who meets other readers inside again and again sets BIAS; from then on readers leave `readers`
+ * alone, and mark themselves in a cache line of their own slot, by a record in `held`. The
+ * owner word they only read, and come in if it is BIAS and nothing else: the same Dekker with
+ * another word for the bit. A claimant keeps BIAS, looks at the marks of all slots, too, and
+ * clears it once it has seen none, with which it is inside. Until then BIAS stays, whoever dies or
+ * gives up: the next claimant has to look again. That cannot be set meanwhile, for it is set in
+ * a word that is 0.
+ *
  * Rejected: handing the lock over at release. The next owner is asleep, so every hand-over
  * costs a context switch with the lock held; PostgreSQL gave it up in 2014 for that reason.
  * Rejected: a reader count. A death between counting and noting it down cannot be told from
@@ -63,6 +72,7 @@ bool lwlock_must_queue(const struct claim *claim, enum lwlock_mode mode, uint32_
 
 int32_t lwlock_enter_shared_slowly(struct claim *claim, uint32_t owner) {
   if (!is_claimed(owner) && !lwlock_must_queue(claim, LWLOCK_SHARED, owner)) {
+    claim->is_marking = owner == LOCK_BIAS;
     return held(claim, LWLOCK_SHARED, owner);
   }
   lwlock_unmark_slowly(claim);
@@ -83,19 +93,19 @@ int32_t lwlock_enter_exclusive_slowly(struct claim *claim, uint32_t keep, uint32
       return LWLOCK_BUSY;
     }
   } while (!atomic_compare_exchange_weak(&lock->owner, &owner,
-                                         (owner & (LOCK_POISON | LOCK_WAITERS | LOCK_STARVING)) |
-                                             claim->token | keep));
+                                         owner | claim->token | keep));
   return enter_claimed(claim, owner);
 }
 
 int32_t lwlock_enter(struct claim *claim, enum lwlock_mode mode) {
   if (mode == LWLOCK_SHARED) return enter_shared(claim);
-  return enter_exclusive(claim, claim->has_slept ? LOCK_WAITERS : 0);
+  int32_t outcome = enter_exclusive(claim, claim->has_slept ? LOCK_WAITERS : 0);
+  return claim->state == CLAIM_DRAINING ? lwlock_finish_draining(claim) : outcome;
 }
 
 int32_t lwlock_try(struct claim *claim, enum lwlock_mode mode) {
   /* Not even for a moment do we keep readers out of a lock that we do not get. */
-  if (mode == LWLOCK_EXCLUSIVE && has_readers(claim->lock)) return LWLOCK_BUSY;
+  if (mode == LWLOCK_EXCLUSIVE && lwlock_has_readers(claim)) return LWLOCK_BUSY;
   int32_t outcome = lwlock_enter(claim, mode);
   if (outcome == LWLOCK_BUSY) lwlock_retreat(claim);
   return outcome;
@@ -127,7 +137,7 @@ void lwlock_disclaim_slowly(struct claim *claim) {
   do {
     /* Behind one that starves the others need not wake up: it will wake them. */
     bool has_starving = (owner & LOCK_STARVING) != 0;
-    next = (owner & (LOCK_POISON | LOCK_STARVING | (has_starving ? LOCK_WAITERS : 0)));
+    next = (owner & (LOCK_POISON | LOCK_STARVING | LOCK_BIAS | (has_starving ? LOCK_WAITERS : 0)));
   } while (!atomic_compare_exchange_weak(&lock->owner, &owner, next));
   if ((owner & LOCK_STARVING) != 0) {
     /* Pairs with sleep_until_free. Even: the flag in bit 0 stays for who waits for variables. */
@@ -161,6 +171,81 @@ void lwlock_abandon(struct claim *claim) {
 
 void lwlock_mark_consistent(struct claim *claim) {
   atomic_fetch_and(&claim->lock->owner, ~LOCK_POISON);
+}
+
+/* ---- bias -------------------------------------------------------------------------------- */
+
+/*
+ * A claimant that meets BIAS looks at a word of each slot. It is set after so many meetings with
+ * other readers for each of those, made by one backend: then that is little beside what the
+ * readers have lost by them.
+ */
+#define MEETINGS_PER_SLOT 16u
+
+int32_t lwlock_meet_reader(struct claim *claim) {
+  if (++claim->meetings >= MEETINGS_PER_SLOT * claim->backend->control.backend_count_max) {
+    claim->meetings = 0;
+    uint32_t owner = 0;
+    (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, LOCK_BIAS);
+  }
+  return LWLOCK_ACQUIRED;
+}
+
+uint64_t lwlock_readers(const struct claim *claim, uint32_t i) {
+  const struct control *control = &claim->backend->control;
+  /* All sequentially consistent: the writer's half of Dekker. */
+  uint64_t readers = atomic_load(&claim->lock->readers[i]);
+  if ((atomic_load(&claim->lock->owner) & LOCK_BIAS) == 0) return readers;
+  for (uint32_t slot = i * 64; slot < i * 64 + 64 && slot < control->backend_count_max; slot++) {
+    const struct backend_slot *row = &control->backends[slot];
+    if (atomic_load(&row->held[MARK_CELL(claim->record)]) != (claim->record | LWLOCK_SHARED)) {
+      continue;
+    }
+    /* Acquire: it was LIVE before it was marked. What damage has left elsewhere is no mark. */
+    uint32_t word = atomic_load_explicit(&row->word, memory_order_acquire);
+    if (SLOT_STATE(word) == SLOT_LIVE) readers |= UINT64_C(1) << slot % 64;
+  }
+  return readers;
+}
+
+bool lwlock_has_readers(const struct claim *claim) {
+  uint64_t readers = 0;
+  for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) readers |= lwlock_readers(claim, i);
+  return readers != 0;
+}
+
+int32_t lwlock_finish_draining(struct claim *claim) {
+  if (lwlock_has_readers(claim)) return LWLOCK_BUSY;
+  uint32_t owner = atomic_fetch_and(&claim->lock->owner, ~LOCK_BIAS);
+  step_inside(claim);
+  return held(claim, LWLOCK_EXCLUSIVE, owner);
+}
+
+
+bool lwlock_try_mark(struct claim *claim) {
+  const struct lwlock *lock = claim->lock;
+  /* Another lock that we hold may have the cell. */
+  if (atomic_load_explicit(claim->mark, memory_order_relaxed) != 0) return false;
+  /* Sequentially consistent, both, as with a bit; pairs with the claim and lwlock_readers. */
+  (void)atomic_exchange(claim->mark, claim->record | LWLOCK_SHARED);
+  if (atomic_load(&lock->owner) != LOCK_BIAS) {
+    lwlock_unmark_cell(claim);
+    claim->is_marking = false;
+    return false;
+  }
+  claim->is_marked = true;
+  (void)held(claim, LWLOCK_SHARED, 0);
+  return true;
+}
+
+void lwlock_unmark_cell(struct claim *claim) {
+  const struct lwlock *lock = claim->lock;
+  claim->is_marked = false;
+  /* Sequentially consistent, both; the other side of sleep_until_drained. The record is there
+   * until we have told it: a reaper does, if we die before. */
+  (void)atomic_exchange(claim->mark, claim->record | HELD_UNMARKED);
+  if (is_claimed(atomic_load(&lock->owner))) lwlock_notify_claimant(claim->lock);
+  atomic_store_explicit(claim->mark, 0, memory_order_release);
 }
 
 /* ---- variables -------------------------------------------------------------------------- */
@@ -200,7 +285,8 @@ bool lwlock_reap(struct lwlock *lock, uint32_t token) {
     /* phase is looked at before the owner word is changed, and is the dead one's own. A
      * reaper that dies after the change has done all that counts. */
     is_abandoned = atomic_load(&lock->phase) == token;
-    uint32_t next = (owner & (LOCK_POISON | LOCK_STARVING)) | (is_abandoned ? LOCK_POISON : 0);
+    uint32_t next =
+        (owner & (LOCK_POISON | LOCK_STARVING | LOCK_BIAS)) | (is_abandoned ? LOCK_POISON : 0);
     if (atomic_compare_exchange_weak(&lock->owner, &owner, next)) break;
   }
   lwlock_end_starving(lock, token);

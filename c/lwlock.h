@@ -34,9 +34,13 @@ struct claim {
   uint32_t token;
   uint8_t mode;  /* enum lwlock_mode: what is held, or wanted; nothing while IDLE */
   uint8_t state; /* enum claim_state */
+  bool is_marking; /* the lock was BIASed when last looked at */
+  bool is_marked;  /* it is held, shared, by our mark in the slot, not by our bit */
   bool has_slept;
   bool is_starving; /* we have put ourselves into lock->starving */
   bool is_watched;  /* waits without blocking: see lwlock_watch */
+  uint16_t meetings; /* how often we have met another reader inside; see lwlock_meet_reader */
+  _Atomic uint64_t *mark; /* our cell for it in slot->held */
 
   struct backend *backend;
   struct backend_slot *slot; /* our own */
@@ -106,6 +110,11 @@ int32_t lwlock_wait_for_variable(struct claim *claim, _Atomic uint64_t *variable
 int32_t lwlock_watch_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t expected,
                               uint64_t *value, struct os_futex_wait_on words[LWLOCK_WORDS_MAX],
                               uint32_t *count);
+
+/* Whom a claimant would wait for: the i-th 64 slots of those that are inside, shared, or trying to
+ * be, by a bit or by a mark. */
+uint64_t lwlock_readers(const struct claim *claim, uint32_t i);
+bool lwlock_has_readers(const struct claim *claim);
 
 /* Is anybody dead whom the lock names? Asks the kernel; a hint, for a reaper to look into. */
 bool lwlock_is_blocked_by_dead(const struct claim *claim);

@@ -14,7 +14,8 @@
 
 static inline bool is_claimed(uint32_t owner) { return LOCK_TOKEN(owner) != 0; }
 
-static inline bool has_readers(const struct lwlock *lock) {
+/* All that there are, unless the lock is BIASed. */
+static inline bool has_reader_bits(const struct lwlock *lock) {
   /* Sequentially consistent: the writer's half of Dekker. */
   return (atomic_load(&lock->readers[0]) | atomic_load(&lock->readers[1]) |
           atomic_load(&lock->readers[2]) | atomic_load(&lock->readers[3])) != 0;
@@ -69,23 +70,40 @@ static inline uint32_t mark_reader(struct claim *claim) {
   return atomic_load(&lock->owner);
 }
 
+/* Of those that share our word; relaxed: a hint. */
+static inline bool is_only_reader(const struct claim *claim) {
+  return atomic_load_explicit(claim->readers, memory_order_relaxed) == claim->reader_bit;
+}
+
+/* Having come in by a bit, and met another reader there. Returns ACQUIRED. */
+int32_t lwlock_meet_reader(struct claim *claim);
+
+/* Comes in by a mark in our own slot, if the lock is BIASed. */
+bool lwlock_try_mark(struct claim *claim);
+/* Takes our mark away, and tells the claimant, if there is one. */
+void lwlock_unmark_cell(struct claim *claim);
+
 /* One attempt. ACQUIRED..., or BUSY with the claim as before (never DRAINING). */
 static inline int32_t enter_shared(struct claim *claim) {
+  if (claim->is_marking && lwlock_try_mark(claim)) return LWLOCK_ACQUIRED;
   uint32_t owner = mark_reader(claim);
   if (owner == 0) return held(claim, LWLOCK_SHARED, owner);
   return lwlock_enter_shared_slowly(claim, owner);
 }
 
-/* We have the owner word. ACQUIRED..., or BUSY and DRAINING. */
+/* We have the owner word. ACQUIRED..., or BUSY and DRAINING: lwlock_finish_draining is to look. */
 static inline int32_t enter_claimed(struct claim *claim, uint32_t owner) {
   claim->mode = LWLOCK_EXCLUSIVE;
-  if (has_readers(claim->lock)) {
+  if (has_reader_bits(claim->lock) || (owner & LOCK_BIAS) != 0) {
     claim->state = CLAIM_DRAINING;
     return LWLOCK_BUSY;
   }
   step_inside(claim);
   return held(claim, LWLOCK_EXCLUSIVE, owner);
 }
+
+/* DRAINING: comes in if the readers have left; else BUSY. */
+int32_t lwlock_finish_draining(struct claim *claim);
 
 /* Claims the owner word if it is 0, and returns what it was. */
 static inline uint32_t try_owner(struct claim *claim) {
@@ -150,6 +168,8 @@ static inline void left(struct claim *claim) {
 static inline void leave(struct claim *claim) {
   if (claim->mode == LWLOCK_EXCLUSIVE) {
     if (!leave_exclusive(claim)) lwlock_disclaim_slowly(claim);
+  } else if (claim->is_marked) {
+    lwlock_unmark_cell(claim);
   } else {
     if (unmark_reader(claim) != 0) lwlock_notify_claimant(claim->lock);
   }

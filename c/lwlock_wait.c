@@ -67,7 +67,7 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
   if (token_is_dead(claim, LOCK_TOKEN(atomic_load(&lock->owner)))) return true;
   if (token_is_dead(claim, LOCK_TOKEN(atomic_load(&lock->starving)))) return true;
   for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
-    for (uint64_t left = atomic_load(&lock->readers[i]); left != 0; left &= left - 1) {
+    for (uint64_t left = lwlock_readers(claim, i); left != 0; left &= left - 1) {
       if (reader_is_dead(claim, i * 64 + (uint32_t)__builtin_ctzll(left))) return true;
     }
   }
@@ -79,7 +79,7 @@ bool lwlock_is_blocked_by_dead(const struct claim *claim) {
 static bool has_record(const struct claim *claim, enum claim_state state, uint32_t slot) {
   const struct backend_slot *row = &claim->backend->control.backends[slot];
   if (row == claim->slot) return state == CLAIM_HELD;
-  for (uint32_t i = 0; i < HELD_MAX; i++) {
+  for (uint32_t i = 0; i < HELD_CELLS; i++) {
     uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
     if (record != 0 && HELD_LOCK(record) == claim->record) return true;
   }
@@ -176,7 +176,7 @@ static uint32_t words_of_readers(struct claim *claim, struct os_futex_wait_on *w
   uint32_t count = 1;
   bool has_any = false;
   for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
-    for (uint64_t left = atomic_load(&lock->readers[i]); left != 0; left &= left - 1) {
+    for (uint64_t left = lwlock_readers(claim, i); left != 0; left &= left - 1) {
       has_any = true;
       count = add_bell_of(claim, i * 64 + (uint32_t)__builtin_ctzll(left), words, count, room);
     }
@@ -265,17 +265,12 @@ static int32_t attempt(struct claim *claim) {
   return lwlock_enter(claim, (enum lwlock_mode)claim->mode);
 }
 
-/* The readers have left: come in. */
-static int32_t finish_draining(struct claim *claim) {
-  step_inside(claim);
-  return held(claim, LWLOCK_EXCLUSIVE, atomic_load(&claim->lock->owner));
-}
-
 /* Tries for a moment without sleeping: most locks are held for less than a sleep costs. */
 static int32_t spin(struct claim *claim) {
   for (uint32_t i = 0; i < SPINS; i++) {
     if (claim->state == CLAIM_DRAINING) {
-      if (!has_readers(claim->lock)) return finish_draining(claim);
+      int32_t outcome = lwlock_finish_draining(claim);
+      if (outcome != LWLOCK_BUSY) return outcome;
     } else {
       uint32_t owner = atomic_load_explicit(&claim->lock->owner, memory_order_relaxed);
       if (!is_claimed(owner) && !lwlock_must_queue(claim, claim->mode, owner)) {
@@ -305,7 +300,7 @@ static int32_t wait_slowly(struct claim *claim, uint64_t until_ns) {
     if (claim->state == CLAIM_DRAINING) {
       publish_lock_wait(claim, WAITING_READERS);
       met_dead = sleep_until_drained(claim, sleep_ns);
-      if (!has_readers(claim->lock)) outcome = finish_draining(claim);
+      outcome = lwlock_finish_draining(claim);
     } else {
       publish_lock_wait(claim, WAITING_OWNER);
       if (!claim->is_starving && now - claim->waiting_since_ns > STARVE_NS) start_starving(claim);
@@ -334,8 +329,7 @@ int32_t lwlock_watch(struct claim *claim, enum lwlock_mode mode,
   int32_t outcome = LWLOCK_BUSY;
   do {
     bool is_draining = claim->state == CLAIM_DRAINING;
-    if (!is_draining) outcome = attempt(claim);
-    else if (!has_readers(claim->lock)) outcome = finish_draining(claim);
+    outcome = is_draining ? lwlock_finish_draining(claim) : attempt(claim);
     if (outcome != LWLOCK_BUSY) break;
     if (lwlock_is_blocked_by_dead(claim)) return LWLOCK_DEAD;
     is_draining = claim->state == CLAIM_DRAINING;

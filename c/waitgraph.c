@@ -82,7 +82,7 @@ static bool blocks_lock(const struct control *control, const struct graph_wait *
   uint64_t wanted = HELD_LOCK(wait->lock & ~UINT64_C(0xfc));
   uint64_t own_wait = atomic_load_explicit(&row->waiting_lock, memory_order_acquire);
   bool waits_for_same = own_wait != 0 && HELD_LOCK(own_wait & ~UINT64_C(0xfc)) == wanted;
-  for (uint32_t i = 0; i < HELD_MAX; i++) {
+  for (uint32_t i = 0; i < HELD_CELLS; i++) {
     uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
     if (record == 0 || HELD_LOCK(record) != wanted) continue;
     uint32_t mode = HELD_MODE(record);

@@ -37,7 +37,7 @@ static bool is_in_vain(const struct watch_request *request) {
   const struct claim *claim = request->claim;
   enum claim_state state = (enum claim_state)request->owner;
   return lwlock_is_blocked_by_dead(claim) || lwlock_seems_damaged(claim, state) ||
-         (state == CLAIM_DRAINING ? !has_readers(claim->lock)
+         (state == CLAIM_DRAINING ? !lwlock_has_readers(claim)
                                   : !is_claimed(atomic_load(&claim->lock->owner)));
 }
 
