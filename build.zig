@@ -304,12 +304,16 @@ fn addLibrarySources(b: *std.Build, module: *std.Build.Module) void {
         return;
     }
     module.addIncludePath(root);
-    // Calls into libc go through its table of addresses at once; smaller where such a call is one
-    // instruction.
-    const for_size: []const []const u8 = if (target.cpu.arch == .x86_64 and target.os.tag == .linux)
-        &(release_flags ++ [_][]const u8{ "-Oz", "-fno-plt" })
-    else
-        &(release_flags ++ [_][]const u8{"-Oz"});
+    const machine: []const []const u8 = if (target.os.tag != .linux) &.{} else switch (target.cpu.arch) {
+        // Calls into libc go through its table of addresses at once; smaller where such a call is
+        // one instruction.
+        .x86_64 => &.{"-fno-plt"},
+        // The library is far below the 1 MiB that one instruction can span: 1.4 % smaller. (The
+        // linker says so if it were not.)
+        .aarch64 => &.{"-mcmodel=tiny"},
+        else => &.{},
+    };
+    const for_size = std.mem.concat(b.allocator, []const u8, &.{ &release_flags, &.{"-Oz"}, machine }) catch @panic("OOM");
     module.addCSourceFile(.{ .file = oneUnit(b, target.os.tag, cold), .flags = for_size });
     const for_speed = &(release_flags ++ [_][]const u8{"-O2"});
     module.addCSourceFiles(.{ .root = root, .files = &hot_sources, .flags = for_speed });
