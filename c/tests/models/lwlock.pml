@@ -26,6 +26,8 @@
  *   STARVE=1          whoever waits may become the one that starves, at any time
  *   CHANCE=1          and may be passed over at any time, as one that has had its chance
  *   EXCLUSIVE_ONLY=1  nobody asks for the shared mode
+ *   BIAS=1            a reader that is inside may set BIAS, and any reader may try to come in by
+ *                     its mark, at any time
  *   TIMEOUTS=0        a sleeper wakes when it is woken, never else: finds lost wake-ups
  *   TIMEOUTS=1        a sleep may end at any time
  *   TIMEOUTS=2        sleeps end by time-out when nothing else can happen any more, all at once;
@@ -40,7 +42,8 @@
  * Several C operations are one step where that adds or hides nothing:
  *   - a compare-and-swap loop that ends is its last, successful round (the rounds before have
  *     only read); so is disclaim followed by disclaim_slowly;
- *   - the four words of readers are one: all backends here are in the first;
+ *   - the four words of readers are one: all backends here are in the first; and the marks of all
+ *     slots are read at once, for behind a claim no mark comes that lets its reader in;
  *   - reading what only a dead backend has written, and the last store under the table lock with
  *     the unlocking, or with the wake-ups of a reaper among each other;
  *   - `attempt` is tried once before each sleep, not SPINS times; lwlock_try is an acquisition
@@ -76,6 +79,10 @@
 #define EXCLUSIVE_ONLY 0
 #endif
 
+#ifndef BIAS
+#define BIAS 0
+#endif
+
 #define N 3
 #define SHARED 1
 #define EXCLUSIVE 2
@@ -84,6 +91,7 @@
 #define POISON 128
 #define WAITERS 64
 #define STARVING 32
+#define BIASED 16
 #define TOKEN(word) ((word) & 15)
 #define IS_CLAIMED (TOKEN(owner) != 0)
 #define TOKEN_OF(slot) (gen[slot] << 2 | ((slot) + 1))
@@ -112,6 +120,7 @@ bit live[N];    /* the state in slot.word; changed under the table lock */
 byte gen[N];    /* the generation in slot.word */
 bit journal[N]; /* slot.held, of which there is one lock to name */
 bit waiting[N]; /* slot.waiting_lock */
+byte mark[N];   /* the lock's cell of marks: 1 shared, which is the mark; 2 HELD_UNMARKED */
 
 /* ---- the kernel -------------------------------------------------------------------------- */
 
@@ -138,9 +147,21 @@ bit over[N];    /* no more tenants */
 #define TOKEN_IS_KNOWN(token) (live[SLOT_OF(token)] && gen[SLOT_OF(token)] == (token) >> 2)
 #define TOKEN_IS_DEAD(token) ((token) != 0 && (!TOKEN_IS_KNOWN(token) || !alive[SLOT_OF(token)]))
 /* reader_is_dead, for all bits */
-#define SOME_READER_IS_DEAD \
+#define SOME_BIT_IS_OF_THE_DEAD \
   (((readers & 1) && !(live[0] && alive[0])) || ((readers & 2) && !(live[1] && alive[1])) || \
    ((readers & 4) && !(live[2] && alive[2])))
+#if BIAS
+#define COUNTS(slot) (mark[slot] == 1 && live[slot])
+#define SOME_MARK ((owner & BIASED) && (COUNTS(0) || COUNTS(1) || COUNTS(2)))
+/* lwlock_has_readers */
+#define HAS_READERS (readers != 0 || SOME_MARK)
+#define IS_OF_THE_DEAD(slot) (COUNTS(slot) && !alive[slot])
+#define SOME_READER_IS_DEAD (SOME_BIT_IS_OF_THE_DEAD || ((owner & BIASED) && \
+  (IS_OF_THE_DEAD(0) || IS_OF_THE_DEAD(1) || IS_OF_THE_DEAD(2))))
+#else
+#define HAS_READERS (readers != 0)
+#define SOME_READER_IS_DEAD SOME_BIT_IS_OF_THE_DEAD
+#endif
 
 /* os_futex_wake(word, 1): the queue's order is not relied on. */
 inline wake_one(word) {
@@ -217,7 +238,11 @@ inline lwlock_reap() {
     if /* compare_exchange(owner) */
     :: d_step {
         owner == seen ->
+#ifdef M_BIAS_REAPED
         owner = (seen & (POISON | STARVING)) | (was_inside -> POISON : 0);
+#else
+        owner = (seen & (POISON | STARVING | BIASED)) | (was_inside -> POISON : 0);
+#endif
         seen = 0;
         was_inside = 0
       };
@@ -257,6 +282,15 @@ inline reap() {
     journal[target] = 0 /* row->held[i] = 0 */
   :: !journal[target]
   fi;
+#if BIAS
+  if
+  :: mark[target] != 0 ->
+    mark[target] = 2; /* before lwlock_reap wakes who waits for it */
+    lwlock_reap();
+    mark[target] = 0
+  :: mark[target] == 0
+  fi;
+#endif
 #if STARVE
   if
   :: waiting[target] -> lwlock_reap()
@@ -269,7 +303,7 @@ inline reap() {
 /* The slot's word, stored last. */
 inline vacate(slot) { waiting[slot] = 0; live[slot] = 0; gen[slot] = (gen[slot] + 1) & 3 }
 
-#define IS_MARKED(slot) (journal[slot] || waiting[slot])
+#define IS_MARKED(slot) (journal[slot] || waiting[slot] || mark[slot])
 
 /* backend_reap_dead, in any order. Leaves the loop it is in when there are no more. */
 inline reap_one() {
@@ -369,18 +403,42 @@ inline notify_claimant() {
   fi
 }
 
+/* Who gives up while draining leaves BIAS; who was inside has cleared it. */
+#ifdef M_BIAS_GIVEN_UP
+#define KEPT_BIAS 0
+#else
+#define KEPT_BIAS BIASED
+#endif
+
+/* lwlock_unmark_cell: out of the lock, or back from an attempt. */
+inline unmark_cell() {
+  d_step {
+    assert(mark[me] == 1); /* not robbed */
+    assert(inside[me] == 0 || NO_EXCLUSIVE_INSIDE);
+    inside[me] = 0;
+    mark[me] = 2 /* atomic_exchange */
+  };
+#ifndef M_UNMARK_SILENTLY
+  if /* atomic_load(owner) */
+  :: IS_CLAIMED -> skip THEN_NOTIFY_CLAIMANT
+  :: !IS_CLAIMED
+  fi;
+#endif
+  mark[me] = 0
+}
+
 /* disclaim, disclaim_slowly: clears the owner word, and wakes who comes next. */
 inline disclaim() {
   if
-  :: d_step { owner & STARVING -> owner = owner & (POISON | STARVING | WAITERS) }
+  :: d_step { owner & STARVING -> owner = owner & (POISON | STARVING | WAITERS | KEPT_BIAS) }
     THEN_NOTIFY_STARVING
 #ifdef M_RELEASE_WITHOUT_WAKE
-  :: d_step { !(owner & STARVING) && (owner & WAITERS) -> owner = owner & POISON }
+  :: d_step { !(owner & STARVING) && (owner & WAITERS) -> owner = owner & (POISON | KEPT_BIAS) }
 #else
-  :: d_step { !(owner & STARVING) && (owner & WAITERS) -> owner = owner & POISON }
+  :: d_step { !(owner & STARVING) && (owner & WAITERS) -> owner = owner & (POISON | KEPT_BIAS) }
     THEN_WAKE_ONE(ON_OWNER)
 #endif
-  :: d_step { !(owner & STARVING) && !(owner & WAITERS) -> owner = owner & POISON }
+  :: d_step { !(owner & STARVING) && !(owner & WAITERS) -> owner = owner & (POISON | KEPT_BIAS) }
   fi
 }
 
@@ -417,6 +475,13 @@ proctype backend(byte me; byte mode) provided (victim == 0 || victim == _pid) {
     :: alive[me]
     fi;
 attempt:
+#if BIAS
+    if
+    :: mode == SHARED && !is_starving -> goto try_mark
+    :: true
+    fi;
+#endif
+attempt_by_bit:
     if
 #ifdef M_NO_JOURNAL_FIRST
     :: mode == SHARED
@@ -511,12 +576,54 @@ enter_exclusive:
 #ifdef M_PHASE_BEFORE_DRAIN
     phase = TOKEN_OF(me);
 #endif
-    if /* has_readers */
-    :: readers == 0 -> goto step_inside
+#ifdef M_BIAS_FIRST
+    if
+    :: owner & BIASED -> owner = owner & ~BIASED; /* and then looks at the marks */
+      if
+      :: (mark[0] != 1 || !alive[0]) && (mark[1] != 1 || !alive[1]) && (mark[2] != 1 || !alive[2])
+      fi
+    :: !(owner & BIASED)
+    fi;
+#endif
+    if /* has_reader_bits */
+    :: readers == 0 && !(owner & BIASED) -> goto step_inside
+#if BIAS
+    :: readers == 0 && (owner & BIASED) -> goto look_at_marks
+#endif
     :: readers != 0 && met_dead -> clear_the_dead()
     :: readers != 0 && !met_dead
     fi;
     goto draining;
+
+#if BIAS
+    /* ---- lwlock_finish_draining, after it has found no bit ---- */
+look_at_marks:
+    if
+    :: !(owner & BIASED) -> goto step_inside
+    :: (owner & BIASED) && !SOME_MARK ->
+      owner = owner & ~BIASED; /* atomic_fetch_and(owner) */
+      goto step_inside
+    :: SOME_MARK && met_dead -> clear_the_dead()
+    :: SOME_MARK && !met_dead
+    fi;
+    goto draining;
+
+    /* ---- lwlock_try_mark ---- */
+try_mark:
+#ifdef M_MARK_AFTER_LOOK
+    if
+    :: owner == BIASED -> d_step { mark[me] = 1; inside[me] = SHARED }; goto held_marked
+    :: owner != BIASED -> goto attempt_by_bit
+    fi;
+#endif
+    mark[me] = 1; /* atomic_exchange */
+    if /* atomic_load(owner) */
+    :: d_step { owner == BIASED -> inside[me] = SHARED }; goto held_marked
+    :: owner != BIASED
+    fi;
+    unmark_cell();
+    goto attempt_by_bit;
+#endif
 
 exclusive_busy:
     if /* journal_clear */
@@ -529,17 +636,21 @@ exclusive_busy:
     /* ---- wait_slowly, CLAIM_DRAINING: sleep_until_drained ---- */
 draining:
     if
+#if BIAS
+    :: !HAS_READERS -> goto look_at_marks
+#else
     :: readers == 0 -> goto step_inside /* has_readers */
+#endif
 #if CANCELS
-    :: d_step { readers != 0 -> skip } -> goto cancel_draining
+    :: d_step { HAS_READERS -> skip } -> goto cancel_draining
 #endif
 #if !SLEEPS
     :: SOME_READER_IS_DEAD -> clear_the_dead()
 #elif defined(M_NO_DRAIN_FLAG)
-    :: d_step { readers != 0 -> seen = drain };
+    :: d_step { HAS_READERS -> seen = drain };
 #else
-    :: d_step { readers != 0 && (drain & 1) -> seen = drain }   /* atomic_load(drain) */
-    :: d_step { readers != 0 && !(drain & 1) -> seen = drain };
+    :: d_step { HAS_READERS && (drain & 1) -> seen = drain }   /* atomic_load(drain) */
+    :: d_step { HAS_READERS && !(drain & 1) -> seen = drain };
       if                                      /* compare_exchange(drain) */
       :: d_step { drain == seen -> drain = drain | 1; seen = drain }
       :: d_step { drain != seen -> seen = 0 } -> goto draining
@@ -548,9 +659,9 @@ draining:
     fi;
 #if SLEEPS
 #ifndef M_NO_LOOK_BEFORE_SLEEP
-    if /* atomic_load(readers): has_any */
-    :: d_step { readers == 0 -> seen = 0 } -> goto draining
-    :: readers != 0
+    if /* lwlock_readers: has_any */
+    :: d_step { !HAS_READERS -> seen = 0 } -> goto draining
+    :: HAS_READERS
     fi;
 #endif
     if /* os_futex_wait_any(drain) */
@@ -692,7 +803,25 @@ pass_on: /* end_waiting: the wake-up was perhaps meant for somebody else */
 #endif
 
     /* ---- inside ---- */
+#if BIAS
+held_marked:
+#if SLEEPS
+    if
+    :: has_slept -> has_slept = 0 THEN_WAKE_ONE(ON_OWNER)
+    :: !has_slept
+    fi;
+#endif
+    unmark_cell();
+    goto released;
+#endif
+
 held_shared:
+#if BIAS
+    if /* lwlock_meet_reader */
+    :: d_step { owner == 0 -> owner = BIASED } /* compare_exchange(owner) */
+    :: true
+    fi;
+#endif
 #if STARVE
     stop_starving();
 #endif
@@ -795,15 +924,16 @@ inline kill(slot) {
 /* Reaps a slot that nobody has reaped so far; its journal is all there is to go by. */
 inline reap_rest(slot) {
   if
-  :: SLOT_IS_DEAD(slot) && (journal[slot] || waiting[slot]) ->
+  :: SLOT_IS_DEAD(slot) && IS_MARKED(slot) ->
     readers = readers & ~BIT(slot);
     if
     :: TOKEN(owner) == TOKEN_OF(slot) ->
-      owner = (owner & (POISON | STARVING)) | (phase == TOKEN_OF(slot) -> POISON : 0)
+      owner = (owner & (POISON | STARVING | BIASED)) | (phase == TOKEN_OF(slot) -> POISON : 0)
     :: else
     fi;
     if :: TOKEN(starving) == TOKEN_OF(slot) -> starving = 0; owner = owner & ~STARVING :: else fi;
     journal[slot] = 0;
+    mark[slot] = 0;
     waiting[slot] = 0
   :: else
   fi
@@ -851,6 +981,7 @@ init {
       assert(TOKEN(owner) == 0 && readers == 0);
       assert(starving == 0 && !(owner & STARVING));
       assert(!journal[0] && !journal[1] && !journal[2]);
+      assert(!mark[0] && !mark[1] && !mark[2]);
       assert(((owner & POISON) != 0) == half)
     };
     break

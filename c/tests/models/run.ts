@@ -87,6 +87,19 @@ const checks: Check[] = [
   real("init_once", NOBODY_DIES),
   real("table_lock", "ROUNDS=3"),
 
+  // Readers that come in by their marks.
+  large("lwlock", "BIAS=1 KILLS=2 TENANTS=1 TIMEOUTS=1 CANCELS=1"),
+  large("lwlock", "BIAS=1 KILLS=1 TENANTS=0 TIMEOUTS=1 STARVE=1 CANCELS=0"),
+  large("lwlock", "BIAS=1 KILLS=0 TIMEOUTS=0 CANCELS=1 ROUNDS=2"),
+  large("lwlock", "BIAS=1 KILLS=1 TENANTS=0 TIMEOUTS=2 CANCELS=0", true),
+  real("lwlock", "BIAS=1 KILLS=1 TIMEOUTS=1 CANCELS=1"),
+  real("lwlock", "BIAS=1 KILLS=0 TIMEOUTS=0 CANCELS=1"),
+  mutant("M_BIAS_FIRST", WRONG, "lwlock", "BIAS=1 KILLS=1 TIMEOUTS=1"),
+  mutant("M_BIAS_REAPED", WRONG, "lwlock", "BIAS=1 KILLS=1 TIMEOUTS=1"),
+  mutant("M_BIAS_GIVEN_UP", WRONG, "lwlock", "BIAS=1 KILLS=0 TIMEOUTS=1 CANCELS=1 ROUNDS=2"),
+  mutant("M_MARK_AFTER_LOOK", WRONG, "lwlock", "BIAS=1 KILLS=0 TIMEOUTS=1"),
+  mutant("M_UNMARK_SILENTLY", STUCK, "lwlock", "BIAS=1 KILLS=0 TIMEOUTS=0"),
+
   // A reader's store passes its load: either half of Dekker.
   mutant("M_NO_FENCE", WRONG, "lwlock", "KILLS=0 TIMEOUTS=1"),
   mutant("M_NO_FENCE_DRAIN", STUCK, "lwlock", NOBODY_DIES),
