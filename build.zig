@@ -70,6 +70,7 @@ const test_programs = [_][]const u8{
     "scope_kill_test.c",
     "lock_kill_test.c",
     "lock_test.c",
+    "lock_bias_test.c",
     "lock_calls_test.c",
     "lock_properties_test.c",
     "lock_damage_test.c",

@@ -54,12 +54,53 @@ static void prepare_several(void) {
   take_mine(3, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
 }
 
+/* Comes in by a bit and sees BIAS: from then on it comes in by its mark. */
+static void learn_bias(void) {
+  take_mine(MAIN, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
+  CHECK_OK(dsmr_lock_release(mine.locks[MAIN]));
+}
+
+/* In the child. */
+static struct claim *own_claim(void) {
+  struct claim *claim = NULL;
+  CHECK_OK(claim_find(mine.locks[MAIN], &claim));
+  return claim;
+}
+
+static void prepare_biased(void) {
+  place_enter(&mine);
+  learn_bias();
+}
+
+static void prepare_marked(void) {
+  prepare_biased();
+  take_mine(MAIN, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
+  CHECK_INT(atomic_load(own_claim()->mark), own_claim()->record | LWLOCK_SHARED);
+}
+
+/* It believes that the lock is BIASed, and that is over. */
+static void prepare_believing(void) {
+  prepare_biased();
+  take_mine(MAIN, DSMR_EXCLUSIVE, DSMR_LOCK_ACQUIRED);
+  CHECK_OK(dsmr_lock_release(mine.locks[MAIN]));
+  CHECK_INT(atomic_load(&own_claim()->lock->owner), 0);
+}
+
+/* The next time it meets the keeper it sets BIAS. */
+static void prepare_meetings(void) {
+  place_enter(&mine);
+  for (uint32_t i = 1; i < 16 * SLOTS; i++) learn_bias();
+  CHECK_INT(atomic_load(&own_claim()->lock->owner), 0);
+}
+
 /* A process that dies inside the lock. */
 static void leave_dead(uint32_t mode) {
   pid_t child = check_fork();
   if (child == 0) {
     clock_ns = 0;
     place_enter(&mine);
+    /* NULL: while warming up. */
+    if (operation != NULL && operation->is_biased && mode == DSMR_SHARED) learn_bias();
     take_mine(MAIN, mode, DSMR_LOCK_ACQUIRED);
     if (mode == DSMR_EXCLUSIVE) begin_change();
     _exit(0);
@@ -217,6 +258,12 @@ static uint32_t live_once(const void *which, struct killing *killing) {
   /* That somebody sleeps here stays said when it has died. The same path for each child. */
   atomic_store(&lock_of(MAIN)->drain, 0);
   atomic_store(&lock_of(MAIN)->events, 0);
+  if (operation->is_biased) {
+    /* As lwlock_meet_reader does it. */
+    uint32_t free = 0;
+    CHECK(atomic_compare_exchange_strong(&lock_of(MAIN)->owner, &free, LOCK_BIAS));
+    CHECK_INT(ask(&keeper, PASS, MAIN, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+  }
   if (operation->keeper != 0) {
     CHECK_INT(ask(&keeper, TAKE, MAIN, operation->keeper), DSMR_LOCK_ACQUIRED);
     if (operation->leaves != 0) {
@@ -364,6 +411,40 @@ OPERATION(detach_watched_starving, prepare_starving, act_detach, .keeper = DSMR_
 OPERATION(close_watched_draining, prepare_watched, act_close, .keeper = DSMR_SHARED)
 OPERATION(close_watched_starving, prepare_starving, act_close, .keeper = DSMR_EXCLUSIVE)
 
+/* A lock that is BIASed: readers come in by their marks. */
+OPERATION(marked_acquire, prepare_biased, act_acquire_shared, .is_biased = true)
+OPERATION(marked_acquire_beside_a_mark, prepare_biased, act_acquire_shared,
+          .keeper = DSMR_SHARED, .is_biased = true)
+OPERATION(marked_acquire_in_vain, prepare_believing, act_acquire_shared, .is_biased = true)
+OPERATION(marked_try, prepare_biased, act_try_shared, .is_biased = true)
+OPERATION(marked_release, prepare_marked, act_release_shared, .is_biased = true)
+OPERATION(marked_release_to_a_writer, prepare_marked, act_release_shared,
+          .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE}, .is_biased = true)
+OPERATION(marked_release_to_a_writer_beside_a_mark, prepare_marked, act_release_shared,
+          .keeper = DSMR_SHARED, .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE},
+          .is_biased = true)
+OPERATION(setting_bias, prepare_meetings, act_acquire_shared, .keeper = DSMR_SHARED)
+OPERATION(acquire_that_ends_bias, prepare_place, act_acquire_exclusive, .told = BEGINS,
+          .is_biased = true)
+OPERATION(try_that_ends_bias, prepare_place, act_try_exclusive, .told = BEGINS,
+          .is_biased = true)
+OPERATION(try_beside_a_mark, prepare_place, act_fail_exclusive, .keeper = DSMR_SHARED,
+          .is_biased = true)
+OPERATION(acquire_that_waits_for_a_mark, prepare_place, act_acquire_exclusive,
+          .keeper = DSMR_SHARED, .leaves = 9, .told = BEGINS, .is_biased = true)
+OPERATION(acquire_that_times_out_before_a_mark, prepare_place, act_time_out_exclusive,
+          .keeper = DSMR_SHARED, .is_biased = true)
+OPERATION(acquire_that_reaps_a_mark, prepare_place, act_acquire_soon, .dead = DSMR_SHARED,
+          .told = BEGINS, .is_biased = true)
+OPERATION(open_that_reaps_a_mark, prepare_nothing, act_open, .keeper = DSMR_SHARED,
+          .dead = DSMR_SHARED, .is_biased = true)
+OPERATION(detach_marked, prepare_marked, act_detach, .keeper = DSMR_SHARED, .is_biased = true)
+OPERATION(close_marked, prepare_marked, act_close, .is_biased = true)
+OPERATION(watch_behind_a_mark, prepare_place, act_watch_exclusive, .keeper = DSMR_SHARED,
+          .is_biased = true)
+OPERATION(cancel_watched_behind_a_mark, prepare_watched, act_cancel, .keeper = DSMR_SHARED,
+          .is_biased = true)
+
 #define KILLED_IN(name) {"killed_in_" #name, killed_in_##name}
 
 static const struct check_test tests[] = {
@@ -422,6 +503,25 @@ static const struct check_test tests[] = {
     KILLED_IN(detach_watched_starving),
     KILLED_IN(close_watched_draining),
     KILLED_IN(close_watched_starving),
+    KILLED_IN(marked_acquire),
+    KILLED_IN(marked_acquire_beside_a_mark),
+    KILLED_IN(marked_acquire_in_vain),
+    KILLED_IN(marked_try),
+    KILLED_IN(marked_release),
+    KILLED_IN(marked_release_to_a_writer),
+    KILLED_IN(marked_release_to_a_writer_beside_a_mark),
+    KILLED_IN(setting_bias),
+    KILLED_IN(acquire_that_ends_bias),
+    KILLED_IN(try_that_ends_bias),
+    KILLED_IN(try_beside_a_mark),
+    KILLED_IN(acquire_that_waits_for_a_mark),
+    KILLED_IN(acquire_that_times_out_before_a_mark),
+    KILLED_IN(acquire_that_reaps_a_mark),
+    KILLED_IN(open_that_reaps_a_mark),
+    KILLED_IN(detach_marked),
+    KILLED_IN(close_marked),
+    KILLED_IN(watch_behind_a_mark),
+    KILLED_IN(cancel_watched_behind_a_mark),
 };
 
 int main(int argc, char **argv) {

@@ -10,8 +10,8 @@
 #define LOCKS 4u
 #include "party.h"
 
+#include "claim.h"
 #include "layout.h"
-#include "lwlock.h"
 
 _Static_assert(LWLOCK_SLEEP_MAX_NS > UINT64_C(1000000000) * CHECK_PATIENCE_S, "outlasts the test");
 
@@ -24,6 +24,8 @@ static struct lwlock *lock_words(void) {
 struct relay {
   _Atomic uint32_t turns;   /* hand-overs so far */
   _Atomic uint32_t members; /* who still takes part */
+  _Atomic uint32_t marks;   /* how often a reader had it by its mark */
+  bool is_biased;           /* BIAS is set whenever it can be */
 };
 
 enum { TURNS = CHECK_EMULATED ? 500 : 10000 };
@@ -53,9 +55,15 @@ static void linger(uint64_t *seed) {
 static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
   uint64_t seed = (uint64_t)getpid();
   uint32_t times = 0;
+  struct claim *claim = NULL;
+  CHECK_OK(claim_find(here.locks[1], &claim));
   for (bool is_over = false; !is_over;) {
+    /* Every reader tries its mark first. */
+    claim->is_marking = relay->is_biased;
     CHECK_INT(dsmr_lock_acquire(here.locks[1], mode, -1), DSMR_LOCK_ACQUIRED);
-    is_over = atomic_fetch_add(&relay->turns, 1) >= TURNS;
+    if (claim->is_marked) atomic_fetch_add(&relay->marks, 1);
+    uint32_t turn = atomic_fetch_add(&relay->turns, 1);
+    is_over = turn >= TURNS;
     while (!is_over && !others_sleep() && atomic_load(&relay->members) > 1 &&
            atomic_load(&relay->turns) <= TURNS) {
       glance(&times);
@@ -63,6 +71,13 @@ static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
     linger(&seed);
     if (is_over) atomic_fetch_sub(&relay->members, 1);
     CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
+    if (is_over || !relay->is_biased || mode != DSMR_EXCLUSIVE) continue;
+    /* As lwlock_meet_reader does it; then it is somebody else's turn. */
+    uint32_t nobody = 0;
+    (void)atomic_compare_exchange_strong(&lock_words()->owner, &nobody, LOCK_BIAS);
+    while (atomic_load(&relay->turns) == turn + 1 && atomic_load(&relay->members) > 1) {
+      glance(&times);
+    }
   }
 }
 
@@ -75,10 +90,11 @@ static pid_t start_member(struct relay *relay, uint32_t mode, is_asleep others_s
 }
 
 /* The first `writers` of `count` processes are writers, the others readers. */
-static void hand_around(int writers, int count) {
+static void hand_around_with(int writers, int count, bool is_biased) {
   if (CHECK_TSAN) check_skip("processes: ThreadSanitizer watches threads");
   place_enter(&here);
   struct relay *relay = check_shared(sizeof *relay);
+  relay->is_biased = is_biased;
   atomic_store(&relay->members, (uint32_t)count);
   pid_t children[8];
   for (int i = 0; i < count; i++) {
@@ -87,8 +103,12 @@ static void hand_around(int writers, int count) {
                               : start_member(relay, DSMR_SHARED, writer_waits_for_readers);
   }
   for (int i = 0; i < count; i++) CHECK_CHILD(children[i]);
-  printf("      %u hand-overs among %d processes\n", atomic_load(&relay->turns), count);
+  printf("      %u hand-overs among %d processes, %u to marked readers\n",
+         atomic_load(&relay->turns), count, atomic_load(&relay->marks));
+  if (is_biased) CHECK(atomic_load(&relay->marks) > 0);
 }
+
+static void hand_around(int writers, int count) { hand_around_with(writers, count, false); }
 
 static void writers_hand_a_lock_around(void) { hand_around(2, 2); }
 static void three_writers_hand_a_lock_around(void) { hand_around(3, 3); }
@@ -96,6 +116,9 @@ static void eight_writers_hand_a_lock_around(void) { hand_around(8, 8); }
 static void writer_and_reader_hand_a_lock_around(void) { hand_around(1, 2); }
 static void writer_and_readers_hand_a_lock_around(void) { hand_around(1, 4); }
 static void writers_and_readers_hand_a_lock_around(void) { hand_around(2, 4); }
+static void writer_and_seven_marked_readers_hand_a_lock_around(void) { hand_around_with(1, 8, true); }
+static void writer_and_marked_readers_hand_a_lock_around(void) { hand_around_with(1, 4, true); }
+static void writers_and_marked_readers_hand_a_lock_around(void) { hand_around_with(2, 4, true); }
 
 /* ---- who waits without wanting it ------------------------------------------------------------ */
 
@@ -161,6 +184,9 @@ static const struct check_test tests[] = {
     TEST(writer_and_reader_hand_a_lock_around),
     TEST(writer_and_readers_hand_a_lock_around),
     TEST(writers_and_readers_hand_a_lock_around),
+    TEST(writer_and_seven_marked_readers_hand_a_lock_around),
+    TEST(writer_and_marked_readers_hand_a_lock_around),
+    TEST(writers_and_marked_readers_hand_a_lock_around),
     TEST(every_update_of_a_variable_wakes_who_waits_for_it),
     TEST(every_release_wakes_who_waits_for_it_alone),
 };

@@ -49,6 +49,7 @@ struct operation {
   enum told told;
   bool has_several; /* exclusive are locks 0, 1 and 2, not just MAIN; and 3 is held shared */
   bool updates;     /* the variable */
+  bool is_biased;   /* the lock is; the keeper and the dead one, if shared, are in by their marks */
 };
 
 static const struct operation *operation;
@@ -135,15 +136,15 @@ static inline void check_is_kept(uint32_t mode) {
 /* Which locks the records of a slot name: bit i is lock i, bit LOCKS + i that it waits for it. */
 static inline uint32_t records_of(const struct backend_slot *slot) {
   uint32_t named = 0;
-  for (uint32_t k = 0; k < HELD_MAX + 2; k++) {
-    uint64_t record = atomic_load(k < HELD_MAX    ? &slot->held[k]
-                                  : k == HELD_MAX ? &slot->waiting_lock
-                                                  : &slot->watched_lock);
+  for (uint32_t k = 0; k < HELD_CELLS + 2; k++) {
+    uint64_t record = atomic_load(k < HELD_CELLS    ? &slot->held[k]
+                                  : k == HELD_CELLS ? &slot->waiting_lock
+                                                    : &slot->watched_lock);
     uint64_t line = HELD_LINE(record);
     uint32_t lock = line == SEGMENT_LOCK_OFFSET / LOCK_SIZE
                         ? 0
                         : (uint32_t)(line - SEGMENT_DATA_OFFSET / LOCK_SIZE);
-    if (record != 0 && lock < LOCKS) named |= 1u << (k < HELD_MAX ? lock : LOCKS + lock);
+    if (record != 0 && lock < LOCKS) named |= 1u << (k < HELD_CELLS ? lock : LOCKS + lock);
   }
   return named;
 }
@@ -302,7 +303,7 @@ static inline void check_nothing_is_left(void) {
     if (SLOT_STATE(atomic_load(&slots[i].word)) == SLOT_LIVE) live++;
     CHECK_INT(atomic_load(&slots[i].waiting_lock), 0);
     CHECK_INT(atomic_load(&slots[i].watched_lock), 0);
-    for (uint32_t k = 0; k < HELD_MAX; k++) CHECK_INT(atomic_load(&slots[i].held[k]), 0);
+    for (uint32_t k = 0; k < HELD_CELLS; k++) CHECK_INT(atomic_load(&slots[i].held[k]), 0);
   }
   CHECK_INT(live, LIVE_BACKENDS);
   const struct entry *entries = (const void *)(control + header->entries_offset);
