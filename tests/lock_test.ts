@@ -221,6 +221,51 @@ for (const runtime of runtimes) {
       }
     }));
 
+  test(`readers that meet in a lock often enough mark themselves; ${runtime} writers see them`, () =>
+    inScene(async (scene) => {
+      const { registry, segment: { lock } } = attach(scene);
+      const pass = (): void => lock.withSync("shared", () => {});
+      const readers = [
+        await holder(scene, runtime, "shared"),
+        await party(scene, runtime),
+      ] as const;
+      const writer = await party(scene, otherThan(runtime));
+      // 16 meetings for each of the 256 backends that there may be.
+      for (let i = 0; i < 4200; i++) pass();
+      const read = (child: Child) => child.ask({ do: "acquire", segment: "a", mode: "shared" });
+      const leave = (child: Child) => child.ask({ do: "release", segment: "a" });
+      for (const reader of readers) {
+        // Once to see it, and then by its mark.
+        if (reader === readers[0]) succeeded(await leave(reader));
+        succeeded(await read(reader));
+        succeeded(await leave(reader));
+        succeeded(await read(reader));
+      }
+      await lock.acquire("shared");
+      assert(lock.heldByMe("shared"));
+      assertEquals((await writer.ask({ do: "try", segment: "a" })).held, false);
+      writer.send({ do: "acquire", segment: "a" });
+      await waits(registry, writer.pid);
+      const holders = [...registry.backends()].filter(({ held }) => held.length > 0);
+      assertEquals(holders.map(({ held }) => held.map(({ mode }) => mode)), [
+        ...[["shared"], ["shared"], ["shared"]],
+      ]);
+      const [wait] = [...registry.waits()];
+      assertEquals(new Set(wait?.holders), new Set(holders.map(({ id }) => id)));
+      // One lets go, one is killed, and one is the last.
+      succeeded(await leave(readers[0]));
+      await killed(readers[1]);
+      assertEquals(lock.heldByMe("shared"), true);
+      lock.release();
+      assertEquals(succeeded(await writer.next()).abandoned, false);
+      assertEquals(lock.tryAcquire("shared"), false);
+      const attempt = await readers[0].ask({ do: "try", segment: "a", mode: "shared" });
+      assertEquals(attempt.held, false);
+      succeeded(await leave(writer));
+      pass();
+      assert(lock.tryAcquire());
+    }));
+
   test(`a variable of a lock is waited for until a ${runtime} process changes it`, () =>
     inScene(async (scene) => {
       const { segment } = attach(scene);
