@@ -35,11 +35,15 @@ function marked(mark: string): string[] {
   });
 }
 
-/** The processes that are in a folder or below: also those that have overwritten their mark. */
-export function inside(folder: string): string[] {
+/**
+ * The processes that are in a folder or below, with `word` in their command line: also those that
+ * have overwritten their mark.
+ */
+export function inside(folder: string, word = ""): string[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
     try {
-      return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder);
+      return readlinkSync(`/proc/${pid}/cwd`).startsWith(folder) &&
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(word);
     } catch {
       // It has ended meanwhile, or is another user's.
       return false;

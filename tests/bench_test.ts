@@ -371,8 +371,11 @@ for (const [part, processes] of [["contention", 8], ["peers", 3], ["processes", 
 const moments: readonly (readonly [string, (folder: string) => boolean])[] = [
   ["makes its cluster", (folder) => existsSync(join(folder, "data", "global", "pg_control"))],
   ["starts its server", (folder) => existsSync(join(folder, ".s.PGSQL.5432"))],
-  // The server, four of its own, and who lets two contend.
-  ["measures its lock", (folder) => inside(join(folder, "data")).length >= 8],
+  // Two that contend, and who lets them. A backend's title says whom it serves.
+  [
+    "measures its lock",
+    (folder) => inside(join(folder, "data"), "[local]").length === 3,
+  ],
 ];
 const noPostgres = whyNot === undefined ? (await findPostgres()).missing : [];
 for (const [what, hasCome] of moments) {
