@@ -29,7 +29,8 @@ export const USAGE: string = `usage: deno task bench [--quick] [--only=PART,...]
   --quick            few rounds, under a minute: shows that everything works; writes no README
   --only=PART,...    only these parts; results of the others are not in the output
   --install-peers    first install what can be compared with: npm packages (as any full run does)
-                     and, as root on Debian, hyperfine, redis-server and libboost-dev
+                     and, as root on Debian, hyperfine, redis-server, libboost-dev and PostgreSQL
+                     with its headers for servers
   --readme[=FILE]    write chart and table between the marks in FILE (README.md);
                      a full run of all parts does so to README.md anyway
   --no-readme        never

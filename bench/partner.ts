@@ -1,6 +1,7 @@
 /**
  * The processes that the benchmark starts: none of them outlives it. Each leads a process group of
- * its own, and ends with all that it has started: hyperfine's programs, say, or a server's.
+ * its own, and ends with all that it has started: hyperfine's programs, say, or a server's. One
+ * that would leave something else behind is asked to end by a signal of its own.
  *
  * @module
  */
@@ -10,7 +11,20 @@ import { readdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { root } from "../.ci/toolchain.ts";
 
-const running = new Set<ChildProcess>();
+/** What is special about a program. */
+export interface Manner {
+  /** The folder it starts in; the repository's if none is given. */
+  cwd?: string;
+  /** Whom it runs as; only root may say so. */
+  user?: { uid: number; gid: number } | undefined;
+  /**
+   * The signal at which it ends by itself, with all that it has started and made: it alone gets
+   * that one. Without, it and its group get SIGKILL.
+   */
+  endsBy?: NodeJS.Signals;
+}
+
+const running = new Map<ChildProcess, Manner>();
 let isStopping = false;
 
 /** A program that answers each line of input with a line of output, or just runs. */
@@ -24,17 +38,23 @@ export class Partner {
   #errors = "";
   #wake: () => void = () => {};
 
-  constructor(command: string, args: string[], env: NodeJS.ProcessEnv = process.env) {
+  constructor(
+    command: string,
+    args: string[],
+    env: NodeJS.ProcessEnv = process.env,
+    manner: Manner = {},
+  ) {
     if (isStopping) throw new Error("the benchmark is stopping");
     this.#command = [command, ...args].join(" ");
     this.#child = spawn(command, args, {
-      cwd: root,
+      cwd: manner.cwd ?? root,
+      ...manner.user,
       env: { ...env, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
       stdio: ["pipe", "pipe", "pipe"],
       detached: true,
     });
     const child = this.#child;
-    running.add(child);
+    running.set(child, manner);
     // Writing to one that has ended fails here; that it has ended is told below.
     child.stdin.on("error", () => {});
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -95,7 +115,7 @@ export class Partner {
 
   /** Ends one that does not end by itself. */
   async stop(): Promise<void> {
-    killGroup(this.#child);
+    endGroup(this.#child);
     await this.#ended.catch(() => {});
   }
 
@@ -108,18 +128,26 @@ export class Partner {
 }
 
 /** Runs a program to its end and returns what it printed. */
-export function run(command: string, args: string[], env?: NodeJS.ProcessEnv): Promise<string> {
-  return new Partner(command, args, env).end();
+export function run(
+  command: string,
+  args: string[],
+  env?: NodeJS.ProcessEnv,
+  manner?: Manner,
+): Promise<string> {
+  return new Partner(command, args, env, manner).end();
 }
 
-/** Groups that have been killed, but may not be gone: what a child has started dies after it. */
+/** Groups that were told to end, but may not be gone: what a child has started dies after it. */
 const dying = new Set<number>();
 
 /** The child and what it has started. Its own end is not yet known, so the number is still its. */
-function killGroup({ pid }: ChildProcess): void {
-  if (pid === undefined) return;
+function endGroup(child: ChildProcess): void {
+  const { pid } = child;
+  const manner = running.get(child);
+  if (pid === undefined || manner === undefined) return;
   try {
-    process.kill(-pid, "SIGKILL");
+    if (manner.endsBy === undefined) process.kill(-pid, "SIGKILL");
+    else process.kill(pid, manner.endsBy);
     dying.add(pid);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
@@ -141,16 +169,16 @@ function anyRuns(groups: ReadonlySet<number>): boolean {
   });
 }
 
-/** Kills what runs, and resolves when nothing runs any more. */
+/** Ends what runs, and resolves when nothing runs any more. */
 export async function endAll(): Promise<void> {
-  for (const child of running) killGroup(child);
+  for (const child of running.keys()) endGroup(child);
   await allEnded();
 }
 
-/** Kills what runs, and lets nothing start any more. */
+/** Ends what runs, and lets nothing start any more. */
 export function stopAll(): void {
   isStopping = true;
-  for (const child of running) killGroup(child);
+  for (const child of running.keys()) endGroup(child);
 }
 
 /** Resolves when nothing runs any more. */

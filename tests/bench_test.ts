@@ -4,16 +4,7 @@
  */
 
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { spawn } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import {
@@ -25,12 +16,14 @@ import {
   turn,
 } from "../bench/harness.ts";
 import { parseOptions, UsageError } from "../bench/options.ts";
+import { findPostgres } from "../bench/peers/postgres.ts";
 import { BEGIN, END, withBlock } from "../bench/report/readme.ts";
 import type { Report } from "../bench/report/report.ts";
 import { type Chart, drawChart } from "../bench/report/svg.ts";
-import { allVerdicts, judge } from "../bench/targets.ts";
+import { allVerdicts, judge, toPeer } from "../bench/targets.ts";
+import { inside, Run } from "./_bench_run.ts";
 import { test } from "./_declare.ts";
-import { program, root } from "./_spawn.ts";
+import { root } from "./_spawn.ts";
 
 /* ---- the harness ---------------------------------------------------------------------------- */
 
@@ -156,6 +149,15 @@ test("a target is met, missed, undecided or not measured", () => {
   assert(allVerdicts([]).every((verdict) => verdict.outcome === "not measured"));
 });
 
+test("what is quoted of a peer gives way to the peer, where that is measured", () => {
+  const ratio = { value: 1.2, spread: 0, low: 1.2, high: 1.2, rounds: 9, isTrusted: true };
+  const verdict = (peer: string | undefined) =>
+    judge("stretch", { Deno: [ratio] }, String, undefined, toPeer("stretch", peer));
+  assertEquals(verdict(undefined), judge("stretch", { Deno: [ratio] }, String));
+  assertEquals([verdict(undefined).outcome, verdict("Some 1").outcome], ["met", "missed"]);
+  assertEquals(verdict("Some 1").what, "stretch: the same, to Some 1 in this run");
+});
+
 /* ---- texts ---------------------------------------------------------------------------------- */
 
 /** Throws unless it is well-formed: every tag is closed, in order, and nothing is left over. */
@@ -263,100 +265,6 @@ test("the README is rewritten between its marks and nowhere else", () => {
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-/** Marks the processes of a run, so that those that are left are found. */
-const MARK = "DSMR_BENCH_TEST";
-
-/** The processes with the mark: those that a run has started, and it. */
-function marked(mark: string): string[] {
-  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).filter((pid) => {
-    try {
-      return readFileSync(`/proc/${pid}/environ`, "utf8").includes(`${MARK}=${mark}`);
-    } catch {
-      // It has ended meanwhile, or is another user's.
-      return false;
-    }
-  });
-}
-
-/** A run of the benchmark with all its places in a scratch folder. */
-class Run {
-  readonly scratch = mkdtempSync("/dev/shm/dsmr.bench-test-");
-  readonly out = join(this.scratch, "out");
-  readonly #mark = `${process.pid}.${Math.random()}`;
-  readonly #child;
-  readonly #ended: Promise<string>;
-  printed = "";
-  #look: () => void = () => {};
-
-  constructor(words: string[], env: Record<string, string> = {}) {
-    mkdirSync(join(this.scratch, "shm"));
-    mkdirSync(join(this.scratch, "peers"));
-    const places = ["shm", "out", "peers"].map((name) => `--${name}=${join(this.scratch, name)}`);
-    this.#child = spawn(
-      program("deno"),
-      ["run", "-A", "--no-check", "bench/run.ts", "--quick", ...places, ...words],
-      { cwd: root, env: { ...process.env, ...env, NO_COLOR: "1", [MARK]: this.#mark } },
-    );
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      stream.setEncoding("utf8").on("data", (text: string) => {
-        this.printed += text;
-        this.#look();
-      });
-    }
-    this.#ended = new Promise((resolve) => {
-      this.#child.on("close", (code, signal) => resolve(`${signal ?? code}`));
-    });
-  }
-
-  /** Until it has printed that, or has ended. */
-  async until(text: string): Promise<void> {
-    const seen = new Promise<void>((resolve) => {
-      this.#look = () => this.printed.includes(text) && resolve();
-      this.#look();
-    });
-    await Promise.race([seen, this.#ended]);
-    assert(this.printed.includes(text), `It has ended without "${text}":\n${this.printed}`);
-  }
-
-  /** Until it has started more than `count` processes. */
-  async untilBusy(count: number): Promise<void> {
-    while (marked(this.#mark).length <= count) {
-      assert(this.#child.exitCode === null, `It has ended:\n${this.printed}`);
-      // Other people's children tell nobody that they have started.
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-  }
-
-  interrupt(): void {
-    this.#child.kill("SIGINT");
-  }
-
-  ended(): Promise<string> {
-    return this.#ended;
-  }
-
-  /** Nothing is left: no process, no registry, no file. */
-  checkNothingIsLeft(): void {
-    assertEquals(marked(this.#mark), [], "processes are left");
-    assertEquals(readdirSync(join(this.scratch, "shm")), [], "files are left");
-    const peers = readdirSync("/dev/shm").filter((name) => /^dsmr-bench-.*\.peer$/.test(name));
-    const own = peers.filter((name) => this.printed.includes(name));
-    assertEquals(own, [], "a peer's shared memory is left");
-  }
-
-  end(): void {
-    this.#child.kill("SIGKILL");
-    for (const pid of marked(this.#mark)) {
-      try {
-        process.kill(Number(pid), "SIGKILL");
-      } catch {
-        // It has ended by itself.
-      }
-    }
-    rmSync(this.scratch, { recursive: true, force: true });
-  }
-}
-
 /** The benchmark is one program, of both runtimes: one suite starts it. */
 const whyNot = process.platform !== "linux"
   ? "the benchmark measures on Linux only"
@@ -394,6 +302,7 @@ runTest("a quick run without any peer writes all results, and names what is abse
       const absent of [
         "hyperfine",
         "Redis",
+        "PostgreSQL",
         "lmdb",
         "proper-lockfile",
         "shm-typed-array",
@@ -452,6 +361,36 @@ for (const [part, processes] of [["contention", 8], ["peers", 3], ["processes", 
       assert(run.printed.includes("SIGINT: stopping"), run.printed);
       run.checkNothingIsLeft();
       assertEquals(existsSync(run.out), false, "results of half a run");
+    } finally {
+      run.end();
+    }
+  });
+}
+
+/** How far PostgreSQL has come, by what there is in its folder. */
+const moments: readonly (readonly [string, (folder: string) => boolean])[] = [
+  ["makes its cluster", (folder) => existsSync(join(folder, "data", "global", "pg_control"))],
+  ["starts its server", (folder) => existsSync(join(folder, ".s.PGSQL.5432"))],
+  // Two that contend, and who lets them. A backend's title says whom it serves.
+  [
+    "measures its lock",
+    (folder) => inside(join(folder, "data"), "[local]").length === 3,
+  ],
+];
+const noPostgres = whyNot === undefined ? (await findPostgres()).missing : [];
+for (const [what, hasCome] of moments) {
+  const name = `SIGINT while PostgreSQL ${what} leaves no server and no shared memory`;
+  if (noPostgres.length > 0) {
+    console.log(`skipped: ${name}: apt-get install ${noPostgres.join(" ")}`);
+    continue;
+  }
+  runTest(name, async () => {
+    const run = new Run(["--only=locks"]);
+    try {
+      await run.untilSeen(() => hasCome(run.postgresOf("locks")));
+      run.interrupt();
+      assert(["130", "SIGINT"].includes(await run.ended()), run.printed);
+      run.checkNothingIsLeft();
     } finally {
       run.end();
     }

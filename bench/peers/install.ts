@@ -12,6 +12,7 @@ import process from "node:process";
 import { installed } from "../../.ci/system_packages.ts";
 import type { Options } from "../options.ts";
 import { run } from "../partner.ts";
+import { findPostgres } from "./postgres.ts";
 
 /** Where Debian puts the headers of libboost-dev. */
 export const BOOST = "/usr/include/boost/interprocess/sync/interprocess_mutex.hpp";
@@ -27,10 +28,14 @@ function firstLineOf(error: unknown): string {
   return lines.find((line) => /error|unable|fail|cannot/i.test(line)) ?? lines[0] ?? "";
 }
 
-/** Installs Debian's packages if told to; returns what is missing, and how to get it. */
+/** Installs Debian's packages if told to. */
 async function installPackages(asked: boolean, progress: (text: string) => void): Promise<void> {
-  const missing = packages.filter(({ isThere }) => !isThere()).map(({ name }) => name);
-  if (missing.length === 0 || !asked) return;
+  if (!asked) return;
+  const missing = [
+    ...packages.filter(({ isThere }) => !isThere()).map(({ name }) => name),
+    ...(await findPostgres()).missing,
+  ];
+  if (missing.length === 0) return;
   const apt = installed("apt-get");
   if (apt === undefined || process.getuid?.() !== 0) {
     progress(

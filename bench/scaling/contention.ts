@@ -7,6 +7,7 @@
 import { Registry } from "../../lib/mod.ts";
 import { ratioText, Samples } from "../harness.ts";
 import type { Partner } from "../partner.ts";
+import { type Postgres, startPostgres, type Uses } from "../peers/postgres.ts";
 import { ns, percent } from "../report/table.ts";
 import { bar, type Chart } from "../report/svg.ts";
 import {
@@ -19,18 +20,14 @@ import {
   startScript,
   type Table,
 } from "../setting.ts";
-import { judge } from "../targets.ts";
+import { judge, toPeer } from "../targets.ts";
 
 /** In per cent of all uses; the others are in shared mode. */
 const mixtures = [100, 50, 10, 1, 0] as const;
 /** Of pair.c: a bare pair, uncontended, without a loop that draws what is next. */
 const FLOOR = "pair cas_swap";
-
-/** How often each has had the lock, and how long that took in all. */
-interface Uses {
-  ns: number;
-  counts: number[];
-}
+/** Of PostgreSQL's lock: more would take the longer, and no target asks for them. */
+const BACKENDS_MAX = 4;
 
 const numbers = (line: string): number[] => line.trim().split(/\s+/).map(Number);
 
@@ -53,6 +50,7 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
 
   const c = startProgram("contention", dir);
   const pair = startProgram("pair", dir, "pairs");
+  const { postgres, why: noPostgres } = await startPostgres(dir);
   const subjects: Subjects = new Map();
   for (const kind of ["dsmr", "rwlock", "robust"]) {
     subjects.set(kind === "dsmr" ? "C" : kind, async (processes, writes) => {
@@ -60,6 +58,12 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
       const [ns = NaN, ...counts] = numbers(line);
       return { ns, counts };
     });
+  }
+  if (postgres !== undefined) {
+    subjects.set(
+      "PostgreSQL",
+      (processes, writes) => postgres.contend(processes, milliseconds(processes), "mixed", writes),
+    );
   }
   const crowd: Record<Runtime, Partner[]> = { Deno: [], Bun: [] };
   let met = 0;
@@ -100,38 +104,45 @@ async function measure({ dir, pick, options }: Setting): Promise<Section> {
         for (const name of ["C", ...runtimes, "rwlock"]) await measureOne(name, processes, writes);
         // It has one mode only.
         if (writes === 100) await measureOne("robust", processes, writes);
+        if (postgres !== undefined && processes <= BACKENDS_MAX) {
+          await measureOne("PostgreSQL", processes, writes);
+        }
       }
     }
   }
   for (const one of [c, pair, ...runtimes.flatMap((runtime) => crowd[runtime])]) await one.end();
+  await postgres?.stop();
   Registry.destroy(registry.name, { dir });
-  return section(times, fairness, counts);
+  return {
+    ...section(times, fairness, counts, postgres),
+    absent: noPostgres === undefined ? [] : [noPostgres],
+  };
 }
 
 function section(
   times: Samples,
   fairness: Samples,
   counts: readonly number[],
-): Section {
+  postgres: Postgres | undefined,
+): Omit<Section, "absent"> {
   const contended = (writes: number) =>
-    Object.fromEntries(
-      ["Deno", "Bun", "C"].map((from) => [from, [times.ratio(`${from} ${writes} 2`, FLOOR)]]),
-    );
+    Object.fromEntries(["Deno", "Bun", "C"].map((from) => {
+      const floor = postgres === undefined ? FLOOR : `PostgreSQL ${writes} 2`;
+      return [from, [times.ratio(`${from} ${writes} 2`, floor)]];
+    }));
+  const verdict = (target: "contendedExclusive" | "contendedShared", writes: number) =>
+    judge(target, contended(writes), String, undefined, toPeer(target, postgres?.label));
   return {
     title: "One lock and many processes",
     tables: [
-      ...mixtures.map((writes) => table(times, fairness, counts, writes)),
+      ...mixtures.map((writes) => table(times, fairness, counts, writes, postgres)),
     ],
-    charts: [100, 10, 0].map((writes) => chart(times, counts, writes)),
-    targets: [
-      judge("contendedExclusive", contended(100), String),
-      judge("contendedShared", contended(0), String),
-    ],
+    charts: [100, 10, 0].map((writes) => chart(times, counts, writes, postgres)),
+    targets: [verdict("contendedExclusive", 100), verdict("contendedShared", 0)],
     measures: {
       ...times.summaries("a use: "),
       ...fairness.summaries("fairness: "),
     },
-    absent: [],
   };
 }
 
@@ -140,9 +151,15 @@ function table(
   fairness: Samples,
   counts: readonly number[],
   writes: number,
+  postgres: Postgres | undefined,
 ): Table {
-  const names = [...(writes === 100 ? ["robust"] : []), "rwlock", "C", ...runtimes];
-  const labels = new Map([["robust", "glibc robust mutex"], ["rwlock", "glibc rwlock"]]);
+  const others = [...(writes === 100 ? ["robust"] : []), "rwlock"];
+  if (postgres !== undefined) others.push("PostgreSQL");
+  const names = [...others, "C", ...runtimes];
+  const labels = new Map([
+    ...[["robust", "glibc robust mutex"], ["rwlock", "glibc rwlock"]] as const,
+    ["PostgreSQL", postgres?.label],
+  ]);
   return {
     title: `${describe(writes)}: a use of any process, and the least share to an even one`,
     rows: [
@@ -151,6 +168,7 @@ function table(
         labels.get(name) ?? `dsmr, ${name}`,
         ...counts.map((count) => {
           const key = `${name} ${writes} ${count}`;
+          if (!times.has(key)) return "";
           return `${ns(times.median(key))}, ${percent(fairness.median(key))}`;
         }),
       ]),
@@ -161,10 +179,18 @@ function table(
         ),
       ]),
     ],
+    // Once is enough.
+    ...(postgres === undefined || writes !== 100 ? {} : { note: postgres.note }),
   };
 }
 
-function chart(times: Samples, counts: readonly number[], writes: number): Chart {
+function chart(
+  times: Samples,
+  counts: readonly number[],
+  writes: number,
+  postgres: Postgres | undefined,
+): Chart {
+  const labels = new Map([["rwlock", "glibc rwlock"], ["PostgreSQL", postgres?.label]]);
   return {
     name: `contention-${writes}`,
     title: `One lock, many processes: ${describe(writes)}`,
@@ -172,10 +198,10 @@ function chart(times: Samples, counts: readonly number[], writes: number): Chart
     scale: "linear",
     groups: counts.map((count) => ({
       heading: `${count} process${count === 1 ? "" : "es"}`,
-      bars: ["rwlock", "C", ...runtimes].flatMap((name) =>
+      bars: ["rwlock", "PostgreSQL", "C", ...runtimes].flatMap((name) =>
         bar(
-          name === "rwlock" ? "glibc rwlock" : `dsmr, ${name}`,
-          name === "rwlock" ? "other" : name,
+          labels.get(name) ?? `dsmr, ${name}`,
+          labels.has(name) ? "other" : name,
           times.summary(`${name} ${writes} ${count}`),
         )
       ),

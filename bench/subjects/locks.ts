@@ -6,9 +6,10 @@
  */
 
 import { Registry } from "../../lib/mod.ts";
-import { interleave, ratioText, Samples } from "../harness.ts";
+import { type Asked, interleave, ratioText, Samples } from "../harness.ts";
 import { Partner } from "../partner.ts";
 import { buildBoost } from "../peers/boost.ts";
+import { type Postgres, startPostgres } from "../peers/postgres.ts";
 import { ns, percent } from "../report/table.ts";
 import { bar, type Chart } from "../report/svg.ts";
 import {
@@ -20,11 +21,13 @@ import {
   startScript,
   type Table,
 } from "../setting.ts";
-import { judge } from "../targets.ts";
+import { judge, toPeer } from "../targets.ts";
 
 const modes = ["exclusive", "shared"] as const;
 const FLOOR = "C cas_swap";
 const ROBUST = "C robust_mutex";
+/** The same as the floor, in the backend in which PostgreSQL's lock is measured. */
+const POSTGRES_FLOOR = "PostgreSQL cas_swap";
 
 /** Subjects of pair.c and boost.cpp, and what they are called. */
 const peers = [
@@ -46,6 +49,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
   using registry = Registry.openSync("lock", { dir });
   const sides = runtimes.map((runtime) => startScript(runtime, "subjects/locks_child.ts", dir));
   const boost = await buildBoost();
+  const { postgres, why: noPostgres } = await startPostgres(dir);
   const partners = [
     { prefix: "C ", partner: startProgram("pair", dir, "pairs") },
     { prefix: "static ", partner: startProgram("pair_static", dir, "pairs") },
@@ -54,9 +58,11 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
   if (boost.path !== undefined) {
     partners.push({ prefix: "boost ", partner: new Partner(boost.path, [dir]) });
   }
+  const asked: { prefix: string; partner: Asked }[] = [...partners];
+  if (postgres !== undefined) asked.push({ prefix: "PostgreSQL ", partner: postgres });
   const pairs = new Samples("ns");
   await interleave(
-    partners.map((one) => ({ ...one, question: "pairs" })),
+    asked.map((one) => ({ ...one, question: "pairs" })),
     { rounds: pick(101, 5), warmUp: pick(20, 4) },
     pairs,
   );
@@ -64,13 +70,18 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
   const share = new Samples("share");
   const rounds = pick(9, 2);
   const milliseconds = pick(100, 20);
-  await measureContended(dir, sides, { rounds, milliseconds }, contended, share);
+  await measureContended(dir, sides, postgres, { rounds, milliseconds }, contended, share);
   for (const { partner } of partners) await partner.end();
+  await postgres?.stop();
   Registry.destroy(registry.name, { dir });
+  const stretchFloor = (mode: string) => postgres === undefined ? FLOOR : `PostgreSQL ${mode}`;
   return {
     title: "Locks: acquire and release",
-    tables: [pairTable(pairs), contendedTable(contended, share, rounds, milliseconds)],
-    charts: [pairChart(pairs)],
+    tables: [
+      pairTable(pairs, postgres),
+      contendedTable(contended, share, postgres, rounds, milliseconds),
+    ],
+    charts: [pairChart(pairs, postgres)],
     targets: [
       judge(
         "pair",
@@ -84,11 +95,12 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
       judge(
         "stretch",
         {
-          Deno: modes.map((mode) => pairs.ratio(`Deno ${mode}`, FLOOR)),
-          Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, FLOOR)),
+          Deno: modes.map((mode) => pairs.ratio(`Deno ${mode}`, stretchFloor(mode))),
+          Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, stretchFloor(mode))),
         },
         String,
         "as above.",
+        toPeer("stretch", postgres?.label),
       ),
       judge(
         "robust",
@@ -104,7 +116,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
       ...contended.summaries("contended: "),
       ...share.summaries("contended, smaller share: "),
     },
-    absent: boost.why === undefined ? [] : [boost.why],
+    absent: [boost.why, noPostgres].filter((why) => why !== undefined),
   };
 }
 
@@ -126,6 +138,7 @@ const numbers = (line: string): number[] => line.trim().split(/\s+/).map(Number)
 async function measureContended(
   dir: string,
   sides: readonly Partner[],
+  postgres: Postgres | undefined,
   { rounds, milliseconds }: { rounds: number; milliseconds: number },
   times: Samples,
   share: Samples,
@@ -143,6 +156,11 @@ async function measureContended(
       const ms = parts.reduce((sum, [, elapsed = 0]) => sum + elapsed, 0) / parts.length;
       times.add(`Deno + Bun ${mode}`, ms * 1e6 / count);
       share.add(mode, Math.min(...counts) / count);
+      if (postgres === undefined) continue;
+      const uses = await postgres.contend(2, milliseconds, mode);
+      const all = uses.counts.reduce((sum, one) => sum + one);
+      times.add(`PostgreSQL ${mode}`, uses.ns / all);
+      share.add(`PostgreSQL ${mode}`, Math.min(...uses.counts) / all);
     }
   }
   await c.end();
@@ -150,12 +168,12 @@ async function measureContended(
 
 /* ---- tables ----------------------------------------------------------------------------- */
 
-function pairTable(pairs: Samples): Table {
-  const row = (name: string, label: string): string[][] =>
+function pairTable(pairs: Samples, postgres: Postgres | undefined): Table {
+  const row = (name: string, label: string, floor = FLOOR): string[][] =>
     !pairs.has(name) ? [] : [[
       label,
       ...[pairs.min(name), pairs.median(name), pairs.quantile(name, 0.99)].map(ns),
-      ratioText(pairs.ratio(name, FLOOR)),
+      ratioText(pairs.ratio(name, floor)),
       ratioText(pairs.ratio(name, ROBUST)),
     ]];
   return {
@@ -163,6 +181,10 @@ function pairTable(pairs: Samples): Table {
     rows: [
       ["", "min", "median", "99 %", "to CAS + swap", "to robust"],
       ...peers.flatMap(([name, label]) => row(name, label)),
+      ...row(POSTGRES_FLOOR, "CAS + swap in PostgreSQL's backend"),
+      ...modes.flatMap((mode) =>
+        row(`PostgreSQL ${mode}`, `${postgres?.label}, ${mode}`, POSTGRES_FLOOR)
+      ),
       ...modes.flatMap((mode) => [
         ...row(`C ${mode}`, `dsmr from C, ${mode}`),
         ...row(`static ${mode}`, "... linked statically"),
@@ -175,12 +197,16 @@ function pairTable(pairs: Samples): Table {
         row(`${from} cheap_calls`, `two calls of dsmr_segment_is_current, ${from}`)
       ),
     ],
+    ...(postgres === undefined ? {} : {
+      note: `${postgres.note} Its ratio is to the CAS + swap in the same backend.`,
+    }),
   };
 }
 
 function contendedTable(
   times: Samples,
   share: Samples,
+  postgres: Postgres | undefined,
   rounds: number,
   milliseconds: number,
 ): Table {
@@ -189,6 +215,11 @@ function contendedTable(
     ...[ratioText(times.ratio(name, ROBUST)), ratioText(times.ratio(name, peer))],
     mode === "" ? "" : percent(share.median(mode)),
   ];
+  const backends = (mode: string, peer: string): string[][] => {
+    if (postgres === undefined) return [];
+    const name = `PostgreSQL ${mode}`;
+    return [row(`${postgres.label}, ${mode}, two backends`, name, peer, name)];
+  };
   const write = "C rwlock_write";
   const read = "C rwlock_read";
   return {
@@ -202,9 +233,11 @@ function contendedTable(
       row("flock", "C flock", write),
       row("OFD lock (fcntl)", "C ofd", write),
       row("glibc rwlock, write", write, write),
+      ...backends("exclusive", write),
       row("dsmr exclusive, C and C", "C exclusive", write),
       row("dsmr exclusive, Deno and Bun", "Deno + Bun exclusive", write, "exclusive"),
       row("glibc rwlock, read", read, read),
+      ...backends("shared", read),
       row("dsmr shared, C and C", "C shared", read),
       row("dsmr shared, Deno and Bun", "Deno + Bun shared", read, "shared"),
     ],
@@ -212,7 +245,7 @@ function contendedTable(
   };
 }
 
-function pairChart(pairs: Samples): Chart {
+function pairChart(pairs: Samples, postgres: Postgres | undefined): Chart {
   return {
     name: "locks",
     title: "Acquire and release a lock, uncontended",
@@ -221,9 +254,14 @@ function pairChart(pairs: Samples): Chart {
     groups: [
       {
         heading: "C: without a registry",
-        bars: peers.flatMap(([name, label]) =>
-          bar(label, name === FLOOR ? "floor" : "other", pairs.summary(name))
-        ),
+        bars: [
+          ...peers.flatMap(([name, label]) =>
+            bar(label, name === FLOOR ? "floor" : "other", pairs.summary(name))
+          ),
+          ...modes.flatMap((mode) =>
+            bar(`${postgres?.label}, ${mode}`, "other", pairs.summary(`PostgreSQL ${mode}`))
+          ),
+        ],
       },
       {
         heading: "dsmr: the holder may die at any instruction",
