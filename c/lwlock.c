@@ -176,14 +176,12 @@ void lwlock_mark_consistent(struct claim *claim) {
 /* ---- bias -------------------------------------------------------------------------------- */
 
 /*
- * A claimant that meets BIAS looks at a word of each slot. It is set after so many meetings with
- * other readers for each of those, made by one backend: then that is little beside what the
- * readers have lost by them.
+ * A claimant that meets BIAS looks at a word of each slot, which takes some nanoseconds each. A
+ * reader that meets another has lost tens. So it is set when one backend has met others as often as
+ * there are slots: what it costs the next claimant is little beside what has been lost already.
  */
-#define MEETINGS_PER_SLOT 16u
-
 int32_t lwlock_meet_reader(struct claim *claim) {
-  if (++claim->meetings >= MEETINGS_PER_SLOT * claim->backend->control.backend_count_max) {
+  if (++claim->meetings >= claim->backend->control.backend_count_max) {
     claim->meetings = 0;
     uint32_t owner = 0;
     (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, LOCK_BIAS);

@@ -89,7 +89,7 @@ static void prepare_believing(void) {
 /* The next time it meets the keeper it sets BIAS. */
 static void prepare_meetings(void) {
   place_enter(&mine);
-  for (uint32_t i = 1; i < 16 * SLOTS; i++) learn_bias();
+  for (uint32_t i = 1; i < SLOTS; i++) learn_bias();
   CHECK_INT(atomic_load(&own_claim()->lock->owner), 0);
 }
 
