@@ -10,12 +10,11 @@
  * compared; and zeros mapped over the memory at the end, for whoever still has its address (see
  * process.c).
  *
- * The header is read by pread. A look at it where it is mapped would be a page fault, four times
- * as dear, and a fault that kills if the file was cut short after its size was checked. The fault is
- * left to the first use of the memory: who uses it at once pays for the pread besides, and who
- * attaches a thousand segments to use three of them pays for three. Nothing is lost by it between
- * here and there: the header is written before the entry says READY, is never changed after that,
- * and nothing else of ours goes by what it says.
+ * The header is read by pread. A look at it where it is mapped would be a page fault, three times
+ * as dear, and one that kills if the file was cut short after its size was checked. The fault is left
+ * to the first use of the memory: who uses it at once pays for the pread besides, and who attaches
+ * a thousand segments to use three of them pays for three. The header is written before the entry
+ * says READY and never changed after that, and nothing of ours goes by what it says but this check.
  */
 #include "segment.h"
 

@@ -62,7 +62,7 @@ static void set_lock(short type) {
   must(fcntl(lock_fd, F_OFD_SETLK, &request) == 0, "F_OFD_SETLK");
 }
 
-/* What an attach asks of the kernel, and nothing else: the file is opened under a lock, and read. */
+/* What an attach asks of the kernel, and nothing else: a file is opened under a lock, and read. */
 static void map_as_attach_does(void) {
   set_lock(F_WRLCK);
   set_lock(F_UNLCK);
