@@ -295,6 +295,7 @@ static int32_t attach(struct control *control, const struct control_place *place
   control->tranches = (struct tranche_row *)(void *)(base + header.tranches_offset);
   control->entries = (struct entry *)(void *)(base + header.entries_offset);
   control->instance = header.instance;
+  control->uid = info.uid;
   control->backend_count_max = header.backend_count_max;
   control->segment_count_max = header.segment_count_max;
   control->entry_capacity = header.entry_capacity;

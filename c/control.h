@@ -34,6 +34,7 @@ struct control {
   uint32_t entry_capacity;
   uint32_t database_count_max;
   uint32_t pid; /* ours, without asking the system: a forked child has no handle to get here by */
+  uint32_t uid; /* ours, when it was opened: its file is that user's, its segments' must be */
   int32_t patience_ms; /* of control_enter; 0 = DSMR_TABLE_PATIENCE_MS */
   struct control_place place; /* last, as it is large: the rest is near */
 };

@@ -36,11 +36,17 @@ const char *os_default_directory(void) { return "/dev/shm"; }
 
 /* ---- files ----------------------------------------------------------------------- */
 
+static int opened(const char *path, int flags) {
+  return (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0600);
+}
+
+void os_file_close(int fd) { (void)syscall(SYS_close, fd); }
+
 #define OPEN_FLAGS (O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
 int32_t os_file_open(const char *path) {
   FAULT();
-  return result(open(path, OPEN_FLAGS));
+  return result(opened(path, OPEN_FLAGS));
 }
 
 /* The umask may have taken bits that we need; it must not add any, and cannot. */
@@ -48,7 +54,7 @@ static int32_t created(int fd) {
   if (fd < 0) return -errno;
   if (syscall(SYS_fchmod, fd, 0600) != 0) {
     int32_t failure = -errno;
-    close(fd);
+    os_file_close(fd);
     return failure;
   }
   return fd;
@@ -56,13 +62,13 @@ static int32_t created(int fd) {
 
 int32_t os_file_create(const char *path) {
   FAULT();
-  return created(open(path, OPEN_FLAGS | O_CREAT | O_EXCL, 0600));
+  return created(opened(path, OPEN_FLAGS | O_CREAT | O_EXCL));
 }
 
 int32_t os_file_create_nameless(const char *directory, const char *temporary, bool *is_named) {
   FAULT();
   *is_named = false;
-  int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  int fd = opened(directory, O_TMPFILE | O_RDWR | O_CLOEXEC);
   /* EOPNOTSUPP: this file system cannot. EISDIR: this kernel cannot. */
   if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return created(fd);
   if (temporary == NULL) return -ENOTSUP;
@@ -136,8 +142,6 @@ int32_t os_file_unlink(const char *path) {
   return result(syscall(SYS_unlinkat, AT_FDCWD, path, 0));
 }
 
-void os_file_close(int fd) { close(fd); }
-
 int32_t os_file_reserve(int fd, uint64_t size, uint64_t *free_bytes) {
   FAULT();
   *free_bytes = 0;
@@ -192,7 +196,7 @@ static int32_t lock_call(int fd, int command, short type, int64_t byte, struct f
   *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
   int outcome;
   do {
-    outcome = fcntl(fd, command, lock);
+    outcome = (int)syscall(SYS_fcntl, fd, command, lock);
   } while (outcome != 0 && errno == EINTR);
   return outcome == 0 ? 0 : -errno;
 }
@@ -245,11 +249,11 @@ struct waitv {
 };
 #define WAITV_U32 2u
 
-/* 1 = may be there; 0 = an older kernel, or a seccomp filter, said no once. */
-static _Atomic uint32_t has_waitv = 1;
+/* 0 = may be there; 1 = an older kernel, or a seccomp filter, said no once. */
+static _Atomic uint32_t lacks_waitv;
 
 bool os_futex_can_wait_any(void) {
-  return atomic_load_explicit(&has_waitv, memory_order_relaxed) != 0;
+  return atomic_load_explicit(&lacks_waitv, memory_order_relaxed) == 0;
 }
 
 int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
@@ -268,7 +272,7 @@ int32_t os_futex_wait_any(const struct os_futex_wait_on *waits, uint32_t count,
     int32_t woken = result(syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC));
     if (woken >= 0) return woken;
     if (woken != -ENOSYS && woken != -EPERM) return -1;
-    atomic_store_explicit(&has_waitv, 0, memory_order_relaxed);
+    atomic_store_explicit(&lacks_waitv, 1, memory_order_relaxed);
     return -1; /* whoever looks again often enough does so now */
   }
   os_futex_wait(waits[0].word, waits[0].expected, timeout_ns);
@@ -421,14 +425,16 @@ OS_UNWATCHED bool os_bell_listen(_Atomic uint32_t *word, uint32_t *expected) {
 int32_t os_pair_open(struct os_pair *pair) {
   FAULT();
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) return -errno;
+  if (syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+    return -errno;
+  }
   pair->ours = ends[0];
   pair->theirs = ends[1];
   struct os_file_info info = {0};
   int32_t outcome = os_file_info(pair->theirs, &info);
   if (outcome != 0) {
-    close(ends[0]);
-    close(ends[1]);
+    os_file_close(ends[0]);
+    os_file_close(ends[1]);
     return outcome;
   }
   pair->device = info.device;
@@ -437,7 +443,8 @@ int32_t os_pair_open(struct os_pair *pair) {
 }
 
 bool os_pair_ring(const struct os_pair *pair) {
-  if (send(pair->ours, "!", 1, MSG_NOSIGNAL | MSG_DONTWAIT) == 1) return true;
+  int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  if (syscall(SYS_sendto, pair->ours, "!", 1, flags, NULL, 0) == 1) return true;
   /* Full means that there are rings enough; broken, that nobody listens any more. */
   return errno == EAGAIN || errno == EPIPE;
 }

@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #ifdef DSMR_FAULTS
 _Thread_local struct os_fault os_fault;
@@ -34,8 +33,8 @@ bool os_pair_is_open(const struct os_pair *pair) {
 }
 
 void os_pair_close(const struct os_pair *pair) {
-  if (os_pair_is_open(pair)) close(pair->theirs);
-  close(pair->ours);
+  if (os_pair_is_open(pair)) os_file_close(pair->theirs);
+  os_file_close(pair->ours);
 }
 
 /* What a new thread gets; it frees it. */

@@ -6,10 +6,15 @@
  * segment's; it goes when the dead backend is reaped, or with the registry.
  *
  * What attaching and detaching costs beyond open, fstat, mmap, munmap and close is what they
- * promise: the table lock, taken twice, two system calls each time; the first look at the mapped
- * header, which is a page fault; and zeros mapped over the memory at the end, for whoever still has
- * its address (see process.c). Each of the three is about a third of those five calls. Reading the
- * header by pread would be cheaper than the fault, which would then be the user's.
+ * promise: the table lock, taken once by each, two system calls; the header, which is read and
+ * compared; and zeros mapped over the memory at the end, for whoever still has its address (see
+ * process.c).
+ *
+ * The header is read by pread. A look at it where it is mapped would be a page fault, three times
+ * as dear, and one that kills if the file was cut short after its size was checked. The fault is left
+ * to the first use of the memory: who uses it at once pays for the pread besides, and who attaches
+ * a thousand segments to use three of them pays for three. The header is written before the entry
+ * says READY and never changed after that, and nothing of ours goes by what it says but this check.
  */
 #include "segment.h"
 
@@ -120,11 +125,11 @@ int32_t segment_map(int fd, const struct control *control, const char *name, uin
   struct os_file_info info;
   int32_t outcome = os_file_info(fd, &info);
   if (outcome != 0) return status_fail_os(error, outcome, "Cannot attach segment \"%s\"", name);
-  if (!info.is_regular || info.uid != os_uid() || info.link_count > 1) {
-    return FAIL_NUMBERS(error, DSMR_E_PERMISSION, info.uid, os_uid(),
+  if (!info.is_regular || info.uid != control->uid || info.link_count > 1) {
+    return FAIL_NUMBERS(error, DSMR_E_PERMISSION, info.uid, control->uid,
                         "Refused the file of segment \"%s\": it is not a regular file of uid %u "
                         "with one link. Drop the segment, and ask for it again.",
-                        name, os_uid());
+                        name, control->uid);
   }
   if (size == 0 || size > SEGMENT_SIZE_MAX || info.size != file_size(size)) {
     return FAIL_NUMBERS(error, DSMR_E_CORRUPT, info.size, file_size(size),
@@ -132,19 +137,21 @@ int32_t segment_map(int fd, const struct control *control, const char *name, uin
                         " were expected. Drop the segment, and ask for it again.",
                         name, info.size, file_size(size));
   }
-  outcome = mapping_acquire(fd, info.device, info.inode, info.size, mapping);
-  if (outcome != 0) {
-    return status_fail_os(error, outcome, "Cannot map the %" PRIu64 " bytes of segment \"%s\"",
-                          size, name);
-  }
-  const struct segment_header *header = (*mapping)->address;
-  if (header->magic != SEGMENT_MAGIC || header->format != DSMR_FORMAT ||
-      header->instance != control->instance || header->id != id || header->size != size) {
-    mapping_release(*mapping);
+  /* What the file is too short for stays 0, which is no magic. */
+  struct segment_header header = {0};
+  outcome = os_file_read(fd, &header, sizeof header);
+  if (outcome >= 0 &&
+      (header.magic != SEGMENT_MAGIC || header.format != DSMR_FORMAT ||
+       header.instance != control->instance || header.id != id || header.size != size)) {
     return FAIL_NUMBERS(error, DSMR_E_CORRUPT, 0, id,
                         "Refused the file of segment \"%s\": its header is not the one it was "
                         "made with. Drop the segment, and ask for it again.",
                         name);
+  }
+  if (outcome >= 0) outcome = mapping_acquire(fd, info.device, info.inode, info.size, mapping);
+  if (outcome != 0) {
+    return status_fail_os(error, outcome, "Cannot map the %" PRIu64 " bytes of segment \"%s\"",
+                          size, name);
   }
   return 0;
 }

@@ -59,6 +59,9 @@ export interface SegmentOptions {
 /** By every directory, name and database that a backend has been asked for by. */
 const backends = new Map<string, Backend>();
 
+/** What a lookup has found. */
+let lookupTicket: Record | undefined;
+
 /** One slot in a registry, shared by all `Registry` objects of the isolate that mean it. */
 export class Backend {
   readonly #handle: number;
@@ -217,7 +220,8 @@ export class Backend {
   lookup(name: string, scope: Scope = "global"): Segment | null {
     const { calls, error, number, record } = native();
     const encoded = encodeName("segment", name);
-    const ticket = record("dsmr_segment_ticket");
+    // One for all: it is filled by the call and read before anything else runs.
+    const ticket = lookupTicket ??= record("dsmr_segment_ticket");
     const status = calls.dsmr_segment_lookup(
       this.#handle,
       encoded,

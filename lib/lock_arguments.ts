@@ -44,8 +44,11 @@ export const STATE_ABANDONED = 4;
 /** In a state: others want it. */
 export const STATE_WANTED = 32;
 
+let isChecked = false;
+
 /** Throws if the library has other numbers than these. */
 export function assertNumbers(): void {
+  if (isChecked) return;
   const { number } = native();
   const expected = {
     DSMR_SHARED: SHARED,
@@ -63,6 +66,7 @@ export function assertNumbers(): void {
       );
     }
   }
+  isChecked = true;
 }
 
 /** The timeout of the options, as the library takes it. */

@@ -45,6 +45,9 @@ function section(samples: Samples, dir: string): Section {
   const floor = "C map_file";
   const attach = (from: string) => samples.ratio(`${from} attach`, floor);
   const calls = samples.ratio("C attach_calls", floor);
+  // Each with what the design's words leave out, on both sides.
+  const used = (from: string) => samples.ratio(`${from} attach_touch`, "C map_file_touch");
+  const detached = (from: string) => samples.ratio(`${from} attach_detach`, "C map_unmap_file");
   const many = (from: string) => samples.ratio(`${from} known_of_many`, `${from} known_of_one`);
   const times = (name: string) => all.map((from) => ns(samples.median(`${from} ${name}`)));
   const by = <Value>(of: (from: string) => Value) => ({
@@ -65,7 +68,10 @@ function section(samples: Samples, dir: string): Section {
         ["attach a segment for the first time", ...times("attach")],
         ["the same, to the floor", ...all.map((from) => ratioText(attach(from)))],
         ["what it asks of the kernel, to the floor", ratioText(calls)],
+        ["attach + first use of the memory", ...times("attach_touch")],
+        ["the same, to the floor + first use", ...all.map((from) => ratioText(used(from)))],
         ["attach + detach", ...times("attach_detach")],
+        ["the same, to the floor + munmap", ...all.map((from) => ratioText(detached(from)))],
         [
           "open + attach + close, to the floor",
           ratioText(samples.ratio("C open_attach_close", floor)),
@@ -110,9 +116,14 @@ function section(samples: Samples, dir: string): Section {
         `what an attach asks of the kernel takes ${
           ratioText(calls)
         } by itself: beside the floor's ` +
-          `calls a lock of the registry's table, taken and let go; from C it takes ${
+          "calls a lock of the registry's table, taken and let go, and the header, read; from C it " +
+          `takes ${
             ratioText(attach("C"))
-          }.`,
+          }. With the first use of the memory on both sides it takes ` +
+          `${
+            all.map((from) => `${ratioText(used(from))} from ${from}`).join(", ")
+          }; with detach, and ` +
+          `munmap, ${all.map((from) => `${ratioText(detached(from))} from ${from}`).join(", ")}.`,
       ),
       judge("library", both(library), exactly),
       judge("control", both(control), exactly),

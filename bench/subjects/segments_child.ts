@@ -61,6 +61,20 @@ const subjects: Subject[] = [
     },
   },
   {
+    name: "attach_touch",
+    count: OTHERS,
+    run: () => {
+      for (const name of others) {
+        const segment = large.lookupSegment(name);
+        if (segment !== null) new Uint32Array(segment.buffer)[0] = 1;
+        attached.push(segment);
+      }
+    },
+    after: () => {
+      for (const segment of attached.splice(0)) segment?.detach();
+    },
+  },
+  {
     name: "attach_detach",
     count: 500,
     run: (count) => {
