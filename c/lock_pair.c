@@ -23,8 +23,7 @@ int32_t dsmr_lock_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms) {
   if (mode == DSMR_SHARED) {
     if (claim->is_marking) return claim_acquire_marked(claim, timeout_ms);
     if (mark_reader(claim) != 0) return claim_acquire_anew(claim, timeout_ms);
-    (void)held(claim, LWLOCK_SHARED, 0);
-    return is_only_reader(claim) ? LWLOCK_ACQUIRED : lwlock_meet_reader(claim);
+    return held(claim, LWLOCK_SHARED, 0);
   }
   if (mode == DSMR_EXCLUSIVE && try_owner(claim) == 0) {
     int32_t outcome = enter_claimed(claim, 0);

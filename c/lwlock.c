@@ -33,7 +33,7 @@
  * like the rest.
  *
  * Many readers. A word that all of them write is as fast as one core gets it from another. So
- * who meets other readers inside again and again sets BIAS; from then on readers leave `readers`
+ * who meets other readers again and again sets BIAS; from then on readers leave `readers`
  * alone, and mark themselves in a cache line of their own slot, by a record in `held`. The
  * owner word they only read, and come in if it is BIAS and nothing else: the same Dekker with
  * another word for the bit. A claimant keeps BIAS, looks at the marks of all slots, too, and
@@ -176,17 +176,16 @@ void lwlock_mark_consistent(struct claim *claim) {
 /* ---- bias -------------------------------------------------------------------------------- */
 
 /*
- * A claimant that meets BIAS looks at a word of each slot, which takes some nanoseconds each. A
- * reader that meets another has lost tens. So it is set when one backend has met others as often as
+ * A claimant that meets BIAS looks at a word of each slot, which takes a nanosecond each. A reader
+ * that meets another has lost tens. So it is set when one backend has met others about as often as
  * there are slots: what it costs the next claimant is little beside what has been lost already.
  */
-int32_t lwlock_meet_reader(struct claim *claim) {
-  if (++claim->meetings >= claim->backend->control.backend_count_max) {
-    claim->meetings = 0;
-    uint32_t owner = 0;
-    (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, LOCK_BIAS);
-  }
-  return LWLOCK_ACQUIRED;
+void lwlock_leave_readers(struct claim *claim) {
+  uint32_t owner = atomic_load(&claim->lock->owner);
+  if (owner != 0) lwlock_notify_claimant(claim->lock);
+  if (owner != 0 || ++claim->meetings < claim->backend->control.backend_count_max) return;
+  claim->meetings = 0;
+  (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, LOCK_BIAS);
 }
 
 uint64_t lwlock_readers(const struct claim *claim, uint32_t i) {

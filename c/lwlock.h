@@ -39,7 +39,7 @@ struct claim {
   bool has_slept;
   bool is_starving; /* we have put ourselves into lock->starving */
   bool is_watched;  /* waits without blocking: see lwlock_watch */
-  uint16_t meetings; /* how often we have met another reader inside; see lwlock_meet_reader */
+  uint16_t meetings; /* how often we have met another reader; see lwlock_leave_readers */
   _Atomic uint64_t *mark; /* our cell for it in slot->held */
 
   struct backend *backend;

@@ -70,14 +70,6 @@ static inline uint32_t mark_reader(struct claim *claim) {
   return atomic_load(&lock->owner);
 }
 
-/* Of those that share our word; relaxed: a hint. */
-static inline bool is_only_reader(const struct claim *claim) {
-  return atomic_load_explicit(claim->readers, memory_order_relaxed) == claim->reader_bit;
-}
-
-/* Having come in by a bit, and met another reader there. Returns ACQUIRED. */
-int32_t lwlock_meet_reader(struct claim *claim);
-
 /* Comes in by a mark in our own slot, if the lock is BIASed. */
 bool lwlock_try_mark(struct claim *claim);
 /* Takes our mark away, and tells the claimant, if there is one. */
@@ -149,13 +141,21 @@ static inline bool leave_exclusive(struct claim *claim) {
   return try_disclaim(claim);
 }
 
-/* Takes the reader's mark away, and returns the owner word then. Not 0: lwlock_notify_claimant. */
-static inline uint32_t unmark_reader(struct claim *claim) {
-  /* Sequentially consistent; with the look at the owner word it is the other side of
-   * sleep_until_drained. */
+/* As unmark_reader goes on where another reader is inside, too. */
+void lwlock_leave_readers(struct claim *claim);
+
+/* Takes the reader's bit away, and tells the claimant, if there is one. */
+static inline void unmark_reader(struct claim *claim) {
   const struct lwlock *lock = claim->lock;
-  atomic_fetch_and(claim->readers, ~claim->reader_bit);
-  return atomic_load(&lock->owner);
+  uint64_t others = ~claim->reader_bit;
+  /* Sequentially consistent; with the look at the owner word it is the other side of
+   * sleep_until_drained. Whether others are inside the processor tells with that: one more look at
+   * a line that they write may be one more time that it comes from another core. */
+  if ((atomic_fetch_and(claim->readers, others) & others) != 0) {
+    lwlock_leave_readers(claim);
+  } else if (atomic_load(&lock->owner) != 0) {
+    lwlock_notify_claimant(claim->lock);
+  }
 }
 
 /* Nothing in the lock is ours any more. */
@@ -171,7 +171,7 @@ static inline void leave(struct claim *claim) {
   } else if (claim->is_marked) {
     lwlock_unmark_cell(claim);
   } else {
-    if (unmark_reader(claim) != 0) lwlock_notify_claimant(claim->lock);
+    unmark_reader(claim);
   }
   left(claim);
 }

@@ -28,7 +28,7 @@ static bool is_marked(uint32_t lock) {
   return atomic_load(claim_of(lock)->mark) == (claim_of(lock)->record | LWLOCK_SHARED);
 }
 
-/* As lwlock_meet_reader does it; and everybody has seen it. */
+/* As lwlock_leave_readers does it; and everybody has seen it. */
 static void bias(uint32_t lock, const struct party *parties, uint32_t count) {
   uint32_t nobody = 0;
   CHECK(atomic_compare_exchange_strong(&claim_of(lock)->lock->owner, &nobody, LOCK_BIAS));

@@ -54,7 +54,7 @@ static void prepare_several(void) {
   take_mine(3, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
 }
 
-/* Comes in by a bit and sees BIAS: from then on it comes in by its mark. */
+/* Comes in by a bit and, if there is BIAS, sees it: from then on it comes in by its mark. */
 static void learn_bias(void) {
   take_mine(MAIN, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
   CHECK_OK(dsmr_lock_release(mine.locks[MAIN]));
@@ -86,10 +86,11 @@ static void prepare_believing(void) {
   CHECK_INT(atomic_load(&own_claim()->lock->owner), 0);
 }
 
-/* The next time it meets the keeper it sets BIAS. */
+/* Letting go beside the keeper once more, it sets BIAS. */
 static void prepare_meetings(void) {
   place_enter(&mine);
   for (uint32_t i = 1; i < SLOTS; i++) learn_bias();
+  take_mine(MAIN, DSMR_SHARED, DSMR_LOCK_ACQUIRED);
   CHECK_INT(atomic_load(&own_claim()->lock->owner), 0);
 }
 
@@ -259,7 +260,7 @@ static uint32_t live_once(const void *which, struct killing *killing) {
   atomic_store(&lock_of(MAIN)->drain, 0);
   atomic_store(&lock_of(MAIN)->events, 0);
   if (operation->is_biased) {
-    /* As lwlock_meet_reader does it. */
+    /* As lwlock_leave_readers does it. */
     uint32_t free = 0;
     CHECK(atomic_compare_exchange_strong(&lock_of(MAIN)->owner, &free, LOCK_BIAS));
     CHECK_INT(ask(&keeper, PASS, MAIN, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
@@ -423,7 +424,7 @@ OPERATION(marked_release_to_a_writer, prepare_marked, act_release_shared,
 OPERATION(marked_release_to_a_writer_beside_a_mark, prepare_marked, act_release_shared,
           .keeper = DSMR_SHARED, .waiter = {.what = TAKE, .mode = DSMR_EXCLUSIVE},
           .is_biased = true)
-OPERATION(setting_bias, prepare_meetings, act_acquire_shared, .keeper = DSMR_SHARED)
+OPERATION(setting_bias, prepare_meetings, act_release_shared, .keeper = DSMR_SHARED)
 OPERATION(acquire_that_ends_bias, prepare_place, act_acquire_exclusive, .told = BEGINS,
           .is_biased = true)
 OPERATION(try_that_ends_bias, prepare_place, act_try_exclusive, .told = BEGINS,

@@ -72,7 +72,7 @@ static void member(struct relay *relay, uint32_t mode, is_asleep others_sleep) {
     if (is_over) atomic_fetch_sub(&relay->members, 1);
     CHECK_INT(dsmr_lock_release(here.locks[1]), 0);
     if (is_over || !relay->is_biased || mode != DSMR_EXCLUSIVE) continue;
-    /* As lwlock_meet_reader does it; then it is somebody else's turn. */
+    /* As lwlock_leave_readers does it; then it is somebody else's turn. */
     uint32_t nobody = 0;
     (void)atomic_compare_exchange_strong(&lock_words()->owner, &nobody, LOCK_BIAS);
     while (atomic_load(&relay->turns) == turn + 1 && atomic_load(&relay->members) > 1) {

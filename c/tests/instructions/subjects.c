@@ -150,7 +150,7 @@ int main(int count, char **words) {
   /* A lock's first use finds it a cell of the journal. */
   exclusive_pair();
   if (subjects[chosen].is_biased) {
-    /* As many readers would have done it; see lwlock_meet_reader. A pair sees it. */
+    /* As many readers would have done it; see lwlock_leave_readers. A pair sees it. */
     struct lwlock *words_of_lock = (struct lwlock *)CALL(dsmr_segment_address)(segment) - 1;
     atomic_store(&words_of_lock->owner, LOCK_BIAS);
     shared_pair();

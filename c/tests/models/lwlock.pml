@@ -26,7 +26,7 @@
  *   STARVE=1          whoever waits may become the one that starves, at any time
  *   CHANCE=1          and may be passed over at any time, as one that has had its chance
  *   EXCLUSIVE_ONLY=1  nobody asks for the shared mode
- *   BIAS=1            a reader that is inside may set BIAS, and any reader may try to come in by
+ *   BIAS=1            a reader that leaves may set BIAS, and any reader may try to come in by
  *                     its mark, at any time
  *   TIMEOUTS=0        a sleeper wakes when it is woken, never else: finds lost wake-ups
  *   TIMEOUTS=1        a sleep may end at any time
@@ -816,12 +816,6 @@ held_marked:
 #endif
 
 held_shared:
-#if BIAS
-    if /* lwlock_meet_reader */
-    :: d_step { owner == 0 -> owner = BIASED } /* compare_exchange(owner) */
-    :: true
-    fi;
-#endif
 #if STARVE
     stop_starving();
 #endif
@@ -840,6 +834,12 @@ held_shared:
     fi;
 #else
     if :: clear_bit() fi;
+#endif
+#if BIAS
+    if /* lwlock_leave_readers */
+    :: d_step { owner == 0 -> owner = BIASED } /* compare_exchange(owner) */
+    :: true
+    fi;
 #endif
     goto released;
 
