@@ -219,32 +219,6 @@ int32_t lwlock_finish_draining(struct claim *claim) {
 }
 
 
-bool lwlock_try_mark(struct claim *claim) {
-  const struct lwlock *lock = claim->lock;
-  /* Another lock that we hold may have the cell. */
-  if (atomic_load_explicit(claim->mark, memory_order_relaxed) != 0) return false;
-  /* Sequentially consistent, both, as with a bit; pairs with the claim and lwlock_readers. */
-  (void)atomic_exchange(claim->mark, claim->record | LWLOCK_SHARED);
-  if (atomic_load(&lock->owner) != LOCK_BIAS) {
-    lwlock_unmark_cell(claim);
-    claim->is_marking = false;
-    return false;
-  }
-  claim->is_marked = true;
-  (void)held(claim, LWLOCK_SHARED, 0);
-  return true;
-}
-
-void lwlock_unmark_cell(struct claim *claim) {
-  const struct lwlock *lock = claim->lock;
-  claim->is_marked = false;
-  /* Sequentially consistent, both; the other side of sleep_until_drained. The record is there
-   * until we have told it: a reaper does, if we die before. */
-  (void)atomic_exchange(claim->mark, claim->record | HELD_UNMARKED);
-  if (is_claimed(atomic_load(&lock->owner))) lwlock_notify_claimant(claim->lock);
-  atomic_store_explicit(claim->mark, 0, memory_order_release);
-}
-
 /* ---- variables -------------------------------------------------------------------------- */
 
 void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t value) {
