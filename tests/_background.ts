@@ -22,6 +22,7 @@ import { type BackgroundWorker, DsmrError, Registry, type WorkerSpec } from "../
 import { Backend } from "../lib/backend.ts";
 import { listBackends } from "../lib/listing.ts";
 import { impatiently } from "../lib/wait.ts";
+import { kill } from "../lib/workers/member.ts";
 import { WorkerTable } from "../lib/workers/table.ts";
 import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
@@ -51,6 +52,12 @@ export function isRunning(pid: number): boolean {
     return false;
   }
   return true;
+}
+
+/** Sends a signal to a process that must be there. Number 0 would be all of this process' group. */
+export function sendTo(pid: number | null | undefined, signal: "SIGKILL" | "SIGTERM"): void {
+  assert(typeof pid === "number" && pid > 1, `There is no process ${pid} to be sent ${signal}.`);
+  process.kill(pid, signal);
 }
 
 /** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
@@ -154,18 +161,24 @@ export class BackgroundScene {
     return member;
   }
 
-  /**
-   * Stops a member where it has neither the registry's tables nor the workers': at another moment
-   * everybody who needs them would wait for it.
-   */
-  async stop(member: BackgroundMember): Promise<void> {
+  /** The table of the workers, and the backend that has it. */
+  table(): [Backend, WorkerTable] {
     const backend = Backend.open(this.dir, "test", "default", {
       mode: "attach",
       maxBackends: 0,
       maxSegments: 0,
       timeout_ms: 10_000,
     });
-    const table = WorkerTable.open(backend);
+    this.scene.atEnd(() => backend.release());
+    return [backend, WorkerTable.open(backend)];
+  }
+
+  /**
+   * Stops a member where it has neither the registry's tables nor the workers': at another moment
+   * everybody who needs them would wait for it.
+   */
+  async stop(member: BackgroundMember): Promise<void> {
+    const [backend, table] = this.table();
     const canChange = (): boolean => {
       try {
         impatiently(backend.handle, () => listBackends(backend.handle));
@@ -176,17 +189,13 @@ export class BackgroundScene {
         return false;
       }
     };
-    try {
-      for (;;) {
-        member.child.kill("SIGSTOP");
-        // All of its threads: the signal is only on its way.
-        await until(() => isStopped(member.pid));
-        if (canChange()) return;
-        member.child.kill("SIGCONT");
-        await until(() => !isStopped(member.pid));
-      }
-    } finally {
-      backend.release();
+    for (;;) {
+      member.child.kill("SIGSTOP");
+      // All of its threads: the signal is only on its way.
+      await until(() => isStopped(member.pid));
+      if (canChange()) return;
+      member.child.kill("SIGCONT");
+      await until(() => !isStopped(member.pid));
     }
   }
 
@@ -257,7 +266,8 @@ export class BackgroundScene {
       if (!(error instanceof DsmrError) || error.code !== "NOT_FOUND") throw error;
     }
     Registry.destroy("test", { dir: this.dir });
-    for (const pid of pids) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+    // They end by themselves as well, now that it is gone: some have, since they were listed.
+    for (const pid of pids) if (isRunning(pid)) kill(pid, "SIGKILL");
     return pids;
   }
 

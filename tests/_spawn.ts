@@ -185,8 +185,13 @@ export class Child {
   kill(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT" = "SIGKILL"): void {
     const { exitCode, signalCode } = this.#process;
     if (exitCode !== null || signalCode !== null || this.#process.pid === undefined) return;
-    // By number: Deno's own kill() does nothing the second time.
-    process.kill(this.#process.pid, signal);
+    try {
+      // By number: Deno's own kill() does nothing the second time.
+      process.kill(this.#process.pid, signal);
+    } catch (error) {
+      // It has ended by itself, and the event that says so is still to come.
+      if ((error as { code?: string }).code !== "ESRCH") throw error;
+    }
   }
 
   endInput(): void {

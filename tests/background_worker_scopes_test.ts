@@ -19,6 +19,7 @@ import {
   inBackground,
   isRunning,
   rejection,
+  sendTo,
   workerModule,
 } from "./_background.ts";
 import { DOUBLES, ENDS, RUNS } from "./_background_worker.ts";
@@ -94,7 +95,7 @@ for (const runtime of runtimes) {
       await until(() => infos(scene, "w").filter(({ state }) => state === "ready").length === 2);
       const [b] = infos(scene, "w");
       assertEquals(b?.database, "b");
-      process.kill(b?.pid ?? 0, "SIGKILL");
+      sendTo(b?.pid, "SIGKILL");
       await until(() => infos(scene, "w")[0]?.restarts === 1);
       await until(() => infos(scene, "w")[0]?.state === "ready");
       assertEquals(runs(scene, "w", "b"), [2, 0]);
@@ -288,7 +289,7 @@ test("rows that somebody has overwritten are errors, and disturb no other", () =
     }
     // One that runs: it is watched on, and stopped when it has ended.
     table.changeSync(() => table.setSpec(good.slot, text("null")));
-    process.kill(good.pid ?? 0, "SIGKILL");
+    sendTo(good.pid, "SIGKILL");
     assert((await good.waitForShutdown()).reason?.includes("damaged"));
     // Their rows can be used again.
     await scene.register({ name: "next" }).waitForReady();
