@@ -77,10 +77,13 @@ export class Scene {
 
   async end(): Promise<void> {
     for (const child of this.#children) child.kill();
-    await Promise.all(this.#children.map((child) => child.ended));
-    for (const registry of this.#registries) registry.close();
-    for (const ending of this.#endings.reverse()) ending();
-    rmSync(this.dir, { recursive: true, force: true });
+    try {
+      await Promise.all(this.#children.map((child) => child.ended));
+    } finally {
+      for (const registry of this.#registries) registry.close();
+      for (const ending of this.#endings.reverse()) ending();
+      rmSync(this.dir, { recursive: true, force: true });
+    }
   }
 }
 

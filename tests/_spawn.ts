@@ -25,6 +25,17 @@ export function otherThan(runtime: RuntimeName): RuntimeName {
 /** Not a measurement: a child that takes this long is stuck, however slow the machine. */
 const ANSWER_LIMIT_MS = 120_000;
 
+/** What a process ends with, or an error that says which one does not end. */
+export function patient<How>(ended: Promise<How>, describe: () => string): Promise<How> {
+  return new Promise((resolve, reject) => {
+    const limit = setTimeout(
+      () => reject(new Error(`It has not ended in ${ANSWER_LIMIT_MS / 1000} s: ${describe()}`)),
+      ANSWER_LIMIT_MS,
+    );
+    ended.finally(() => clearTimeout(limit)).then(resolve, reject);
+  });
+}
+
 /** The gate's step "oldest" names others than the pinned ones. */
 const programs: Readonly<Record<RuntimeName, string>> = {
   deno: process.env["DSMR_DENO"] ?? join(root, "node_modules", ".bin", "deno"),
@@ -91,8 +102,8 @@ export class Child {
   #end: string | undefined;
   #printed = "";
   readonly name: string;
-  /** Resolves when it has ended, with its exit code or signal. */
-  readonly ended: Promise<string>;
+  /** Resolves when it has ended, and nobody has its output open, with its exit code or signal. */
+  readonly whenEnded: Promise<string>;
 
   constructor(command: string[], env: Record<string, string> = {}) {
     const [path = "", ...args] = command;
@@ -111,7 +122,7 @@ export class Child {
       for (const line of lines) this.#take(line);
     });
     this.#process.stderr.setEncoding("utf8").on("data", (text: string) => this.#printed += text);
-    this.ended = new Promise((resolve) => {
+    this.whenEnded = new Promise((resolve) => {
       this.#process.on("error", (error) => {
         this.#endInboxes(String(error));
         resolve(String(error));
@@ -122,6 +133,11 @@ export class Child {
         resolve(how);
       });
     });
+  }
+
+  /** The same for one that is about to end: rejects when it does not. */
+  get ended(): Promise<string> {
+    return patient(this.whenEnded, () => `${this.name}\nIt has printed:\n${this.#printed}`);
   }
 
   #inbox(number: number): Inbox {

@@ -136,7 +136,7 @@ class Round {
     this.#all.push(member);
     this.#members.add(member);
     child.next().then(() => member.isReady = true, () => {});
-    child.ended.then((how) => {
+    child.whenEnded.then((how) => {
       member.hasEnded = true;
       this.#members.delete(member);
       const expected = life.wasKilled ? ["SIGKILL"] : ["exit code 0"];
@@ -208,7 +208,7 @@ class Round {
     const isStuck = new Promise<true>((resolve) => {
       limit = setTimeout(() => resolve(true), END_LIMIT_MS);
     });
-    const all = Promise.all([...this.#members].map(({ child }) => child.ended));
+    const all = Promise.all([...this.#members].map(({ child }) => child.whenEnded));
     if (await Promise.race([all, isStuck]) === true) this.#troubles.push(this.#diagnosis());
     clearTimeout(limit);
   }
