@@ -26,7 +26,7 @@ import { inScene, type Scene, until } from "./_scene.ts";
 import { program, root } from "./_spawn.ts";
 
 /** Not a measurement: what has not been printed by then will not be. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 100_000;
 
 const { name: runtime } = native().runtime;
 const all = documents();
