@@ -1,7 +1,6 @@
 /** Background workers of databases, of add-ins, and those that wait for somebody to attach. */
 
 import { assert, assertEquals } from "@std/assert";
-import process from "node:process";
 import { test } from "node:test";
 import { Backend } from "../lib/backend.ts";
 import type { WorkerInfo } from "../lib/mod.ts";
