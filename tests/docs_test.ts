@@ -128,8 +128,11 @@ class Terminal {
   }
 
   end(): void {
+    const { pid } = this.#child;
+    // There is no bash. Number 0 would be all of this process' group.
+    if (pid === undefined) return;
     try {
-      process.kill(-(this.#child.pid ?? 0), "SIGKILL");
+      process.kill(-pid, "SIGKILL");
     } catch {
       // All of it has ended.
     }
