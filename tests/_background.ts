@@ -297,7 +297,7 @@ export async function inBackground(
 ): Promise<void> {
   const scene = new BackgroundScene(options.supervise);
   try {
-    await body(scene);
+    await scene.scene.run(() => body(scene));
   } finally {
     await scene.end();
   }

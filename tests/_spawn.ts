@@ -25,14 +25,18 @@ export function otherThan(runtime: RuntimeName): RuntimeName {
 /** Not a measurement: a child that takes this long is stuck, however slow the machine. */
 const ANSWER_LIMIT_MS = 120_000;
 
-/** What a process ends with, or an error that says which one does not end. */
-export function patient<How>(ended: Promise<How>, describe: () => string): Promise<How> {
+/** What a promise is fulfilled with; or, when it is not in time, an error that says what was awaited. */
+export function patient<Result>(
+  promise: Promise<Result>,
+  describe: () => string,
+  milliseconds: number = ANSWER_LIMIT_MS,
+): Promise<Result> {
   return new Promise((resolve, reject) => {
     const limit = setTimeout(
-      () => reject(new Error(`It has not ended in ${ANSWER_LIMIT_MS / 1000} s: ${describe()}`)),
-      ANSWER_LIMIT_MS,
+      () => reject(new Error(`Not within ${milliseconds / 1000} s: ${describe()}`)),
+      milliseconds,
     );
-    ended.finally(() => clearTimeout(limit)).then(resolve, reject);
+    promise.finally(() => clearTimeout(limit)).then(resolve, reject);
   });
 }
 
@@ -137,7 +141,10 @@ export class Child {
 
   /** The same for one that is about to end: rejects when it does not. */
   get ended(): Promise<string> {
-    return patient(this.whenEnded, () => `${this.name}\nIt has printed:\n${this.#printed}`);
+    return patient(
+      this.whenEnded,
+      () => `the end of ${this.name}\nIt has printed:\n${this.#printed.slice(-4000)}`,
+    );
   }
 
   #inbox(number: number): Inbox {

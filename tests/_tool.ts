@@ -55,7 +55,10 @@ export class RunningTool {
     const { spawnargs } = this.#process;
     return patient(
       this.#whenEnded,
-      () => `${spawnargs.join(" ")}\nIt has printed: ${JSON.stringify([this.out, this.err])}`,
+      () =>
+        `the end of ${spawnargs.join(" ")}\nIt has printed: ${
+          JSON.stringify([this.out, this.err])
+        }`,
     );
   }
 
