@@ -6,15 +6,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -28,7 +20,7 @@ import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
 import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
 import { PATIENCE_MS, Scene, succeeded, until } from "./_scene.ts";
-import { Child, commandLine, program, type RuntimeName } from "./_spawn.ts";
+import { Child, commandLine, isStopped, program, type RuntimeName } from "./_spawn.ts";
 
 /** The module with the workers. */
 export const workerModule: URL = new URL("./_background_worker.ts", import.meta.url);
@@ -58,15 +50,6 @@ export function isRunning(pid: number): boolean {
 export function sendTo(pid: number | null | undefined, signal: "SIGKILL" | "SIGTERM"): void {
   assert(typeof pid === "number" && pid > 1, `There is no process ${pid} to be sent ${signal}.`);
   process.kill(pid, signal);
-}
-
-/** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
-function isStopped(pid: number): boolean {
-  if (process.platform !== "linux") return true;
-  return readdirSync(`/proc/${pid}/task`).every((thread) => {
-    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
-  });
 }
 
 /** A process that supervises, registers or attaches. */

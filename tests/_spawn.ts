@@ -5,6 +5,7 @@
  */
 
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -98,12 +99,27 @@ class Inbox {
   }
 }
 
+/** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
+export function isStopped(pid: number): boolean {
+  if (process.platform !== "linux") return true;
+  return readdirSync(`/proc/${pid}/task`).every((thread) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+      return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+    } catch {
+      // It has ended since.
+      return true;
+    }
+  });
+}
+
 /** A child process that takes commands. */
 export class Child {
   readonly #process: ChildProcessWithoutNullStreams;
   /** By number of the Worker; 0 is the main thread. */
   readonly #inboxes = new Map<number, Inbox>();
   #end: string | undefined;
+  #hasEnded = false;
   #printed = "";
   readonly name: string;
   /** Resolves when it has ended, and nobody has its output open, with its exit code or signal. */
@@ -128,11 +144,13 @@ export class Child {
     this.#process.stderr.setEncoding("utf8").on("data", (text: string) => this.#printed += text);
     this.whenEnded = new Promise((resolve) => {
       this.#process.on("error", (error) => {
+        this.#hasEnded = true;
         this.#endInboxes(String(error));
         resolve(String(error));
       });
       this.#process.on("close", (code, signal) => {
         const how = signal ?? `exit code ${code}`;
+        this.#hasEnded = true;
         this.#endInboxes(`It ended with ${how}.`);
         resolve(how);
       });
@@ -171,6 +189,11 @@ export class Child {
 
   get pid(): number {
     return this.#process.pid ?? -1;
+  }
+
+  /** As far as this process has heard. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /** Everything that it has written, to both streams. */

@@ -30,7 +30,6 @@ import type { Report } from "../bench/report/report.ts";
 import { type Chart, drawChart } from "../bench/report/svg.ts";
 import { allVerdicts, judge } from "../bench/targets.ts";
 import { test } from "./_declare.ts";
-import { PATIENCE_MS } from "./_scene.ts";
 import { program, root } from "./_spawn.ts";
 
 /* ---- the harness ---------------------------------------------------------------------------- */
@@ -321,10 +320,8 @@ class Run {
 
   /** Until it has started more than `count` processes. */
   async untilBusy(count: number): Promise<void> {
-    const end = performance.now() + PATIENCE_MS;
     while (marked(this.#mark).length <= count) {
       assert(this.#child.exitCode === null, `It has ended:\n${this.printed}`);
-      assert(performance.now() < end, `It has not started ${count}:\n${this.printed}`);
       // Other people's children tell nobody that they have started.
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
