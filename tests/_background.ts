@@ -86,6 +86,7 @@ export class BackgroundScene {
 
   constructor(supervise: boolean) {
     this.registry = this.scene.open({ supervise });
+    this.scene.details.push((registry) => registry.workers());
     scenes.add(this);
   }
 

@@ -31,6 +31,11 @@ export class Scene {
   readonly #children: Child[] = [];
   #workerCount = 0;
   readonly #endings: (() => void)[] = [];
+  /** What else there is to say of a test that does not go on. */
+  readonly details: ((registry: Registry) => Iterable<unknown>)[] = [
+    (registry) => registry.waits(),
+    (registry) => registry.backends(),
+  ];
 
   /** Opens a registry here, in this process. */
   open(options: OpenOptions = {}, name: string = "test"): Registry {
@@ -91,8 +96,9 @@ export class Scene {
     );
     for (const registry of this.#registries) {
       try {
-        for (const wait of registry.waits()) lines.push(JSON.stringify(wait));
-        for (const backend of registry.backends()) lines.push(JSON.stringify(backend));
+        for (const tell of this.details) {
+          for (const detail of tell(registry)) lines.push(JSON.stringify(detail));
+        }
       } catch (error) {
         lines.push(`and registry "${registry.name}" does not say more: ${error}`);
       }
