@@ -145,8 +145,10 @@ export function endAttempt(table: WorkerTable, slot: number, isForGood: boolean)
 /**
  * The supervisor is about to terminate a thread. The race: where both have been kept from running for
  * a while, the thread ends itself, its grace being over, in the moment in which it is terminated; and
- * a thread of Deno 2.9 may then spin for ever. So the row's OUTCOME, which only the claimer writes
- * otherwise, tells which of the two it is to be: who stores it first, with the lock held, goes on.
+ * a thread of Deno 2.9 may then spin for ever: process.exit() there loops until it is interrupted,
+ * which one that is being terminated may have been already. So the row's OUTCOME, which only the
+ * claimer writes otherwise, tells which of the two it is to be: who stores it first, with the lock
+ * held, goes on.
  * False: the thread has said its last word itself, and is ending.
  */
 export function condemn(table: WorkerTable, slot: number): boolean {
