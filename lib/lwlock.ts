@@ -49,6 +49,8 @@ export let runInside: <Result>(
   change: () => Result,
   options: AsyncWaitOptions | undefined,
 ) => Promise<Result>;
+/** Whether tasks of this isolate wait for it. `tryAcquire` comes before them, if it is free by now. */
+export let isAwaited: (lock: LWLock) => boolean;
 
 /**
  * A lock in a segment: PostgreSQL's LWLock, with timeouts, and with recovery.
@@ -88,6 +90,7 @@ export class LWLock {
   static {
     forgetHolds = (lock) => lock.#tasks?.forgetHolds();
     runInside = (lock, change, options) => lock.#ownTasks().run(change, options);
+    isAwaited = (lock) => lock.#queue !== undefined && lock.#queue.waiters > 0;
   }
 
   /**

@@ -26,7 +26,7 @@
 import type { Backend } from "./backend.ts";
 import { DsmrError } from "./errors.ts";
 import { fateOf, native } from "./ffi/native.ts";
-import { runInside } from "./lwlock.ts";
+import { isAwaited, runInside } from "./lwlock.ts";
 import { inOwnWords, titleOf } from "./own_names.ts";
 import { handleOf, type Segment } from "./segment.ts";
 import { type AsyncWaitOptions, wait } from "./wait.ts";
@@ -236,6 +236,12 @@ export class SharedTable {
   /**
    * The same, without blocking should that process be stopped. `options` are for the time until
    * the change begins.
+   *
+   * Changes of one isolate are made in the order in which they were asked for. The race: another
+   * process has the lock when the first is asked for, which therefore queues, and has let go when
+   * the second is. That one must not take it, free as it is, or of two waits on a word the later
+   * one would be parked first, and notified first. So where somebody queues, all do. (One that
+   * meets a table that has grown loses its place: locks by name, whose table does, have a queue.)
    */
   async change<Result>(change: () => Result, options?: AsyncWaitOptions): Promise<Result> {
     try {
@@ -253,7 +259,7 @@ export class SharedTable {
   ): Promise<Result> {
     const { lock } = this.#segment;
     for (;;) {
-      if (lock.tryAcquire()) {
+      if (!isAwaited(lock) && lock.tryAcquire()) {
         if (this.#isWhole) return this.#change(change);
         lock.release();
       } else {

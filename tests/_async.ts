@@ -6,14 +6,13 @@
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { readFileSync } from "node:fs";
 import process from "node:process";
 import { DsmrError, type DsmrErrorCode } from "../lib/mod.ts";
 import type { LockMode, LWLock, Registry, Segment } from "../lib/mod.ts";
 import type { Report } from "./_agent.ts";
 import type { AsyncCommand } from "./_async_agent.ts";
 import { type Scene, succeeded, until } from "./_scene.ts";
-import { Child, commandLine, type RuntimeName } from "./_spawn.ts";
+import { Child, commandLine, isStopped, type RuntimeName } from "./_spawn.ts";
 
 /** A process that runs `_async_child.ts`, attached to the scene's registry. */
 export class Party {
@@ -75,7 +74,7 @@ export class Party {
   /** Stops it; resolves when every thread has stopped. Linux only. */
   async stopped(): Promise<void> {
     this.child.kill("SIGSTOP");
-    await until(() => readFileSync(`/proc/${this.pid}/stat`, "utf8").split(") ")[1]?.[0] === "T");
+    await until(() => isStopped(this.pid));
   }
 }
 

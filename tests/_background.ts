@@ -6,15 +6,7 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -22,12 +14,13 @@ import { type BackgroundWorker, DsmrError, Registry, type WorkerSpec } from "../
 import { Backend } from "../lib/backend.ts";
 import { listBackends } from "../lib/listing.ts";
 import { impatiently } from "../lib/wait.ts";
+import { kill } from "../lib/workers/member.ts";
 import { WorkerTable } from "../lib/workers/table.ts";
 import type { Report } from "./_agent.ts";
 import type { BackgroundCommand } from "./_background_member.ts";
 import { DOUBLES, recordOf, RUNS } from "./_background_worker.ts";
 import { PATIENCE_MS, Scene, succeeded, until } from "./_scene.ts";
-import { Child, commandLine, program, type RuntimeName } from "./_spawn.ts";
+import { Child, commandLine, isStopped, program, type RuntimeName } from "./_spawn.ts";
 
 /** The module with the workers. */
 export const workerModule: URL = new URL("./_background_worker.ts", import.meta.url);
@@ -53,13 +46,10 @@ export function isRunning(pid: number): boolean {
   return true;
 }
 
-/** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
-function isStopped(pid: number): boolean {
-  if (process.platform !== "linux") return true;
-  return readdirSync(`/proc/${pid}/task`).every((thread) => {
-    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
-  });
+/** Sends a signal to a process that must be there. Number 0 would be all of this process' group. */
+export function sendTo(pid: number | null | undefined, signal: "SIGKILL" | "SIGTERM"): void {
+  assert(typeof pid === "number" && pid > 1, `There is no process ${pid} to be sent ${signal}.`);
+  process.kill(pid, signal);
 }
 
 /** A process that supervises, registers or attaches. */
@@ -96,6 +86,7 @@ export class BackgroundScene {
 
   constructor(supervise: boolean) {
     this.registry = this.scene.open({ supervise });
+    this.scene.details.push((registry) => registry.workers());
     scenes.add(this);
   }
 
@@ -154,18 +145,24 @@ export class BackgroundScene {
     return member;
   }
 
-  /**
-   * Stops a member where it has neither the registry's tables nor the workers': at another moment
-   * everybody who needs them would wait for it.
-   */
-  async stop(member: BackgroundMember): Promise<void> {
+  /** The table of the workers, and the backend that has it. */
+  table(): [Backend, WorkerTable] {
     const backend = Backend.open(this.dir, "test", "default", {
       mode: "attach",
       maxBackends: 0,
       maxSegments: 0,
       timeout_ms: 10_000,
     });
-    const table = WorkerTable.open(backend);
+    this.scene.atEnd(() => backend.release());
+    return [backend, WorkerTable.open(backend)];
+  }
+
+  /**
+   * Stops a member where it has neither the registry's tables nor the workers': at another moment
+   * everybody who needs them would wait for it.
+   */
+  async stop(member: BackgroundMember): Promise<void> {
+    const [backend, table] = this.table();
     const canChange = (): boolean => {
       try {
         impatiently(backend.handle, () => listBackends(backend.handle));
@@ -176,17 +173,13 @@ export class BackgroundScene {
         return false;
       }
     };
-    try {
-      for (;;) {
-        member.child.kill("SIGSTOP");
-        // All of its threads: the signal is only on its way.
-        await until(() => isStopped(member.pid));
-        if (canChange()) return;
-        member.child.kill("SIGCONT");
-        await until(() => !isStopped(member.pid));
-      }
-    } finally {
-      backend.release();
+    for (;;) {
+      member.child.kill("SIGSTOP");
+      // All of its threads: the signal is only on its way.
+      await until(() => isStopped(member.pid));
+      if (canChange()) return;
+      member.child.kill("SIGCONT");
+      await until(() => !isStopped(member.pid));
     }
   }
 
@@ -257,7 +250,8 @@ export class BackgroundScene {
       if (!(error instanceof DsmrError) || error.code !== "NOT_FOUND") throw error;
     }
     Registry.destroy("test", { dir: this.dir });
-    for (const pid of pids) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+    // They end by themselves as well, now that it is gone: some have, since they were listed.
+    for (const pid of pids) if (isRunning(pid)) kill(pid, "SIGKILL");
     return pids;
   }
 
@@ -287,7 +281,7 @@ export async function inBackground(
 ): Promise<void> {
   const scene = new BackgroundScene(options.supervise);
   try {
-    await body(scene);
+    await scene.scene.run(() => body(scene));
   } finally {
     await scene.end();
   }

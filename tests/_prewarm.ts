@@ -58,9 +58,13 @@ export class Member {
 
   /** What it reports, or how it has ended instead. */
   async wellOrDead(): Promise<PrewarmReport | string> {
-    const report = this.well();
-    report.catch(() => {});
-    return await Promise.race([report, this.#child.ended]);
+    try {
+      return await this.well();
+    } catch (error) {
+      // Both are told of its death; a report of a failure, or none, is no death.
+      if (!this.#child.hasEnded) throw error;
+      return await this.#child.ended;
+    }
   }
 
   get ended(): Promise<string> {

@@ -9,9 +9,18 @@ import { assert, assertEquals } from "@std/assert";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { DsmrError, type DsmrErrorCode, type OpenOptions, Registry } from "../lib/mod.ts";
 import type { Report } from "./_agent.ts";
-import { Child, commandLine, HostedWorker, type RuntimeName } from "./_spawn.ts";
+import { Child, commandLine, HostedWorker, patient, type RuntimeName } from "./_spawn.ts";
+
+/**
+ * Not a measurement: a test that takes this long hangs. Before its runner, which may have no limit,
+ * ends it without a word; more where a variable asks for more of everything.
+ */
+const TEST_LIMIT_MS = ["DSMR_TEST_ABORTS", "DSMR_STORM_MS"].some((name) => process.env[name])
+  ? 3_600_000
+  : 230_000;
 
 export class Scene {
   // The gate looks for names that start with "dsmr." when everything is over.
@@ -22,6 +31,11 @@ export class Scene {
   readonly #children: Child[] = [];
   #workerCount = 0;
   readonly #endings: (() => void)[] = [];
+  /** What else there is to say of a test that does not go on. */
+  readonly details: ((registry: Registry) => Iterable<unknown>)[] = [
+    (registry) => registry.waits(),
+    (registry) => registry.backends(),
+  ];
 
   /** Opens a registry here, in this process. */
   open(options: OpenOptions = {}, name: string = "test"): Registry {
@@ -75,12 +89,38 @@ export class Scene {
     return readdirSync(this.dir).sort();
   }
 
+  /** Where everybody is, for a test that does not go on. */
+  describe(): string {
+    const lines = this.#children.map(({ pid, name, printed }) =>
+      `process ${pid}: ${name}\n${printed.slice(-1000)}`
+    );
+    for (const registry of this.#registries) {
+      try {
+        for (const tell of this.details) {
+          for (const detail of tell(registry)) lines.push(JSON.stringify(detail));
+        }
+      } catch (error) {
+        lines.push(`and registry "${registry.name}" does not say more: ${error}`);
+      }
+    }
+    return lines.join("\n");
+  }
+
+  /** Runs a test's body, which must end in time. */
+  async run(body: () => void | Promise<void>): Promise<void> {
+    const running = (async () => await body())();
+    await patient(running, () => `the end of the test\n${this.describe()}`, TEST_LIMIT_MS);
+  }
+
   async end(): Promise<void> {
     for (const child of this.#children) child.kill();
-    await Promise.all(this.#children.map((child) => child.ended));
-    for (const registry of this.#registries) registry.close();
-    for (const ending of this.#endings.reverse()) ending();
-    rmSync(this.dir, { recursive: true, force: true });
+    try {
+      await Promise.all(this.#children.map((child) => child.ended));
+    } finally {
+      for (const registry of this.#registries) registry.close();
+      for (const ending of this.#endings.reverse()) ending();
+      rmSync(this.dir, { recursive: true, force: true });
+    }
   }
 }
 
@@ -88,7 +128,7 @@ export class Scene {
 export async function inScene(body: (scene: Scene) => void | Promise<void>): Promise<void> {
   const scene = new Scene();
   try {
-    await body(scene);
+    await scene.run(() => body(scene));
   } finally {
     await scene.end();
   }

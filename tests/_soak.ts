@@ -142,7 +142,7 @@ export class Soak {
     this.#members.add(member);
     if (isLasting) this.#lasting.push(member);
     child.next().then(() => member.isReady = true, () => {});
-    child.ended.then((how) => this.#ended(member, how, deeds > 0));
+    child.whenEnded.then((how) => this.#ended(member, how, deeds > 0));
   }
 
   #ended(member: Member, how: string, mayEnd: boolean): void {
@@ -250,7 +250,7 @@ export class Soak {
     const isStuck = new Promise<true>((resolve) => {
       limit = setTimeout(() => resolve(true), END_LIMIT_MS);
     });
-    const all = Promise.all([...this.#members].map(({ child }) => child.ended));
+    const all = Promise.all([...this.#members].map(({ child }) => child.whenEnded));
     if (await Promise.race([all, isStuck]) === true) this.#troubles.push(this.#diagnosis());
     clearTimeout(limit);
   }

@@ -5,6 +5,7 @@
  */
 
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -24,6 +25,21 @@ export function otherThan(runtime: RuntimeName): RuntimeName {
 
 /** Not a measurement: a child that takes this long is stuck, however slow the machine. */
 const ANSWER_LIMIT_MS = 120_000;
+
+/** What a promise is fulfilled with; or, when it is not in time, an error that says what was awaited. */
+export function patient<Result>(
+  promise: Promise<Result>,
+  describe: () => string,
+  milliseconds: number = ANSWER_LIMIT_MS,
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const limit = setTimeout(
+      () => reject(new Error(`Not within ${milliseconds / 1000} s: ${describe()}`)),
+      milliseconds,
+    );
+    promise.finally(() => clearTimeout(limit)).then(resolve, reject);
+  });
+}
 
 /** The gate's step "oldest" names others than the pinned ones. */
 const programs: Readonly<Record<RuntimeName, string>> = {
@@ -83,16 +99,31 @@ class Inbox {
   }
 }
 
+/** Whether every thread of a process is stopped. Where there is no /proc it is taken for granted. */
+export function isStopped(pid: number): boolean {
+  if (process.platform !== "linux") return true;
+  return readdirSync(`/proc/${pid}/task`).every((thread) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+      return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+    } catch {
+      // It has ended since.
+      return true;
+    }
+  });
+}
+
 /** A child process that takes commands. */
 export class Child {
   readonly #process: ChildProcessWithoutNullStreams;
   /** By number of the Worker; 0 is the main thread. */
   readonly #inboxes = new Map<number, Inbox>();
   #end: string | undefined;
+  #hasEnded = false;
   #printed = "";
   readonly name: string;
-  /** Resolves when it has ended, with its exit code or signal. */
-  readonly ended: Promise<string>;
+  /** Resolves when it has ended, and nobody has its output open, with its exit code or signal. */
+  readonly whenEnded: Promise<string>;
 
   constructor(command: string[], env: Record<string, string> = {}) {
     const [path = "", ...args] = command;
@@ -111,17 +142,27 @@ export class Child {
       for (const line of lines) this.#take(line);
     });
     this.#process.stderr.setEncoding("utf8").on("data", (text: string) => this.#printed += text);
-    this.ended = new Promise((resolve) => {
+    this.whenEnded = new Promise((resolve) => {
       this.#process.on("error", (error) => {
+        this.#hasEnded = true;
         this.#endInboxes(String(error));
         resolve(String(error));
       });
       this.#process.on("close", (code, signal) => {
         const how = signal ?? `exit code ${code}`;
+        this.#hasEnded = true;
         this.#endInboxes(`It ended with ${how}.`);
         resolve(how);
       });
     });
+  }
+
+  /** The same for one that is about to end: rejects when it does not. */
+  get ended(): Promise<string> {
+    return patient(
+      this.whenEnded,
+      () => `the end of ${this.name}\nIt has printed:\n${this.#printed.slice(-4000)}`,
+    );
   }
 
   #inbox(number: number): Inbox {
@@ -148,6 +189,11 @@ export class Child {
 
   get pid(): number {
     return this.#process.pid ?? -1;
+  }
+
+  /** As far as this process has heard. */
+  get hasEnded(): boolean {
+    return this.#hasEnded;
   }
 
   /** Everything that it has written, to both streams. */
@@ -185,8 +231,13 @@ export class Child {
   kill(signal: "SIGKILL" | "SIGSTOP" | "SIGCONT" = "SIGKILL"): void {
     const { exitCode, signalCode } = this.#process;
     if (exitCode !== null || signalCode !== null || this.#process.pid === undefined) return;
-    // By number: Deno's own kill() does nothing the second time.
-    process.kill(this.#process.pid, signal);
+    try {
+      // By number: Deno's own kill() does nothing the second time.
+      process.kill(this.#process.pid, signal);
+    } catch (error) {
+      // It has ended by itself, and the event that says so is still to come.
+      if ((error as { code?: string }).code !== "ESRCH") throw error;
+    }
   }
 
   endInput(): void {

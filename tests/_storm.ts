@@ -65,7 +65,11 @@ interface Member {
   child: Child;
   life: Life;
   language: Language;
+  /** One of each language lives to the end, so that each has been at it. */
+  isLasting: boolean;
   isReady: boolean;
+  /** Resolves when it is, or has ended before. */
+  ready: Promise<void>;
   isStopped: boolean;
   hasEnded: boolean;
 }
@@ -118,6 +122,7 @@ class Round {
   #start(): void {
     const id = ++this.#starts;
     // Of each at least one at the beginning.
+    const isLasting = id < LANGUAGES.length;
     const language = LANGUAGES[id] ?? this.#pick(LANGUAGES) ?? "c";
     const program = language === "c"
       ? [join(root, "zig-out", "bin", "storm_member")]
@@ -129,14 +134,15 @@ class Round {
       child,
       life,
       language,
+      isLasting,
       isReady: false,
+      ready: child.next().then(() => void (member.isReady = true), () => {}),
       isStopped: false,
       hasEnded: false,
     };
     this.#all.push(member);
     this.#members.add(member);
-    child.next().then(() => member.isReady = true, () => {});
-    child.ended.then((how) => {
+    child.whenEnded.then((how) => {
       member.hasEnded = true;
       this.#members.delete(member);
       const expected = life.wasKilled ? ["SIGKILL"] : ["exit code 0"];
@@ -157,7 +163,7 @@ class Round {
     const victim = this.#pick(victims);
     if (victim === undefined) return;
     const deed = this.#below(8);
-    if (deed < 4) {
+    if (deed < 4 && !victim.isLasting) {
       this.#kills++;
       victim.life.wasKilled = true;
       this.#signal(victim, "SIGKILL");
@@ -187,6 +193,8 @@ class Round {
   async run(): Promise<Storm> {
     const { seconds, members = 7, seed } = this.#options;
     for (let i = 0; i < members; i++) this.#start();
+    // However long they take to start.
+    await Promise.all(this.#all.filter(({ isLasting }) => isLasting).map(({ ready }) => ready));
     const end = performance.now() + seconds * 1000;
     // No call of the registry from here until nobody is stopped any more: one that is stopped
     // while it has the tables would have us wait for ourselves.
@@ -208,7 +216,7 @@ class Round {
     const isStuck = new Promise<true>((resolve) => {
       limit = setTimeout(() => resolve(true), END_LIMIT_MS);
     });
-    const all = Promise.all([...this.#members].map(({ child }) => child.ended));
+    const all = Promise.all([...this.#members].map(({ child }) => child.whenEnded));
     if (await Promise.race([all, isStuck]) === true) this.#troubles.push(this.#diagnosis());
     clearTimeout(limit);
   }

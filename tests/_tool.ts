@@ -10,7 +10,7 @@ import process from "node:process";
 import { assert } from "@std/assert";
 import type { Registry } from "../lib/mod.ts";
 import { type Scene, succeeded, until } from "./_scene.ts";
-import { type Child, commandLine, type RuntimeName } from "./_spawn.ts";
+import { type Child, commandLine, patient, type RuntimeName } from "./_spawn.ts";
 
 /** Ends of the tools that run, for when a test fails. */
 const running = new Set<ChildProcessWithoutNullStreams>();
@@ -24,8 +24,7 @@ export class RunningTool {
   /** What it has written. */
   out = "";
   err = "";
-  /** Resolves when it has ended, with its exit code or signal. */
-  readonly ended: Promise<number | string>;
+  readonly #whenEnded: Promise<number | string>;
   #end: number | string | undefined;
 
   constructor(command: string[], env: Record<string, string>) {
@@ -38,7 +37,7 @@ export class RunningTool {
     child.stdin.on("error", () => {});
     child.stdout.setEncoding("utf8").on("data", (text: string) => this.out += text);
     child.stderr.setEncoding("utf8").on("data", (text: string) => this.err += text);
-    this.ended = new Promise((resolve, reject) => {
+    this.#whenEnded = new Promise((resolve, reject) => {
       child.on("error", reject);
       child.on("close", (code, signal) => {
         running.delete(child);
@@ -49,6 +48,18 @@ export class RunningTool {
 
   get pid(): number {
     return this.#process.pid ?? -1;
+  }
+
+  /** Resolves when it has ended, with its exit code or signal; rejects when it does not. */
+  get ended(): Promise<number | string> {
+    const { spawnargs } = this.#process;
+    return patient(
+      this.#whenEnded,
+      () =>
+        `the end of ${spawnargs.join(" ")}\nIt has printed: ${
+          JSON.stringify([this.out, this.err])
+        }`,
+    );
   }
 
   /** Resolves when it has written that; it must not end before. */

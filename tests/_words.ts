@@ -9,8 +9,9 @@ import { assert, assertEquals } from "@std/assert";
 import type { Registry, Segment } from "../lib/mod.ts";
 import { Backend } from "../lib/backend.ts";
 import type { Parking } from "../lib/parking.ts";
+import { PARKED, ParkedRows, PARKING_NAME, PARKING_SIZE } from "../lib/parking_rows.ts";
 import { observe } from "./_async.ts";
-import type { Scene } from "./_scene.ts";
+import { type Scene, until } from "./_scene.ts";
 import { Child, commandLine } from "./_spawn.ts";
 import type { WordsCommand } from "./_words_member.ts";
 
@@ -66,6 +67,7 @@ export class Stage {
   readonly registry: Registry;
   readonly segment: Segment;
   readonly parking: Parking;
+  readonly #rows: ParkedRows;
   #count = 0;
   #next: Promise<Member>;
 
@@ -81,6 +83,8 @@ export class Stage {
     });
     scene.atEnd(() => backend.release());
     this.parking = backend.parking;
+    const table = backend.ownSegmentSync(PARKING_NAME, PARKING_SIZE);
+    this.#rows = new ParkedRows(backend, table, () => {});
     this.#next = this.#start();
   }
 
@@ -101,6 +105,22 @@ export class Stage {
     return member;
   }
 
+  /** How many waits stand in the table, those of the dead too. Looks without its lock. */
+  get parked(): number {
+    const rows = Array.from({ length: this.#rows.used }, (_, row) => this.#rows.state(row));
+    return rows.filter((state) => state === PARKED).length;
+  }
+
+  /**
+   * Until so many more waits are parked than before. That they have begun says little: who finds
+   * the table's lock taken, if only by one that is about to listen to its mail, parks later.
+   */
+  async parks(count: number, begin: () => unknown): Promise<void> {
+    const before = this.parked;
+    await begin();
+    await until(() => this.parked === before + count);
+  }
+
   /** The last one is not needed any more. */
   async end(): Promise<void> {
     await (await this.#next).kill();
@@ -111,8 +131,19 @@ export class Stage {
 export class Waits<Result> {
   readonly all: { promise: Promise<Result>; settled: boolean }[];
 
-  constructor(begin: () => Promise<Result>) {
+  private constructor(begin: () => Promise<Result>) {
     this.all = Array.from({ length: OURS }, () => observe(begin()));
+  }
+
+  /** Begins them; they are parked, in their order. */
+  static async parked<Result>(
+    stage: Stage,
+    begin: () => Promise<Result>,
+  ): Promise<Waits<Result>> {
+    let waits: Waits<Result> | undefined;
+    await stage.parks(OURS, () => void (waits = new Waits(begin)));
+    assert(waits !== undefined);
+    return waits;
   }
 
   get settled(): boolean[] {

@@ -6,11 +6,13 @@
 import { assert, assertEquals } from "@std/assert";
 import process from "node:process";
 import { test } from "node:test";
+import { DUE_AT } from "../lib/workers/table.ts";
 import {
   type BackgroundMember,
   type BackgroundScene,
   inBackground,
   isRunning,
+  sendTo,
 } from "./_background.ts";
 import { ABORTS, ENDS } from "./_background_worker.ts";
 import { freezer } from "./_intruder.ts";
@@ -48,7 +50,7 @@ for (const runtime of runtimes) {
       // Started is who is about to be called: its function may not have counted itself yet.
       await scene.hasRun("started", 1);
       // It watches them, too.
-      for (const pid of pids) process.kill(pid ?? 0, "SIGKILL");
+      for (const pid of pids) sendTo(pid, "SIGKILL");
       await scene.hasRun("ready", 2);
       await scene.hasRun("started", 2);
       assert(ready.reason?.includes("without a word"), `${ready.reason}`);
@@ -84,7 +86,7 @@ for (const runtime of runtimes) {
       const pid = await worker.waitForReady();
       await first.killed();
       await scene.elected([heir]);
-      process.kill(pid ?? 0, "SIGTERM");
+      sendTo(pid, "SIGTERM");
       // The supervisor that has started it is dead, and it was told to end by a signal: as if both
       // had got Ctrl-C. It belongs to the next one.
       await scene.hasRun("a", 2);
@@ -200,13 +202,16 @@ for (const runtime of runtimes) {
     inBackground({ supervise: false }, async (scene) => {
       const [first, heir] = await pair(scene, runtime);
       const worker = scene.register({
-        ...{ name: "a", function: "throws", arg: 1, restartTime: 1500, runtime: workers },
+        ...{ name: "a", function: "throws", arg: 1, restartTime: 60_000, runtime: workers },
       });
       await until(() => worker.restarts === 1);
       assertEquals([worker.state, worker.reason], ["not-yet-started", "failure number 1"]);
       await first.killed();
       await scene.elected([heir]);
       assertEquals(worker.state, "not-yet-started");
+      // As if most of the minute were over.
+      const [, table] = scene.table();
+      table.changeSync(() => table.setTime(worker.slot, DUE_AT, Date.now() + 100));
       assertEquals(await worker.waitForShutdown(), { exitCode: 0, reason: null });
       scene.assertRuns("a", 2);
     }));
@@ -218,7 +223,7 @@ for (const runtime of runtimes) {
       const never = scene.register({ name: "never", runtime });
       const pids = [await again.waitForReady(), await never.waitForReady()];
       await scene.stop(first);
-      for (const pid of pids) process.kill(pid ?? 0, "SIGKILL");
+      for (const pid of pids) sendTo(pid, "SIGKILL");
       await first.killed();
       await scene.elected([heir]);
       await scene.hasRun("again", 2);
@@ -291,13 +296,13 @@ for (const runtime of runtimes) {
       assert((succeeded(await first.ask({ do: "releaseAll" })).value ?? 0) >= 1);
       await scene.elected([heir]);
       assertEquals([worker.state, worker.pid], ["ready", pid]);
-      process.kill(pid ?? 0, "SIGKILL");
+      sendTo(pid, "SIGKILL");
       await scene.hasRun("a", 2);
       scene.assertRuns("a", 2);
       await heir.killed();
       await scene.elected([first]);
       await until(() => worker.state === "ready");
-      process.kill(worker.pid ?? 0, "SIGKILL");
+      sendTo(worker.pid, "SIGKILL");
       await scene.hasRun("a", 3);
       scene.assertRuns("a", 3);
     }));

@@ -1,7 +1,6 @@
 /** Background workers of databases, of add-ins, and those that wait for somebody to attach. */
 
 import { assert, assertEquals } from "@std/assert";
-import process from "node:process";
 import { test } from "node:test";
 import { Backend } from "../lib/backend.ts";
 import type { WorkerInfo } from "../lib/mod.ts";
@@ -19,6 +18,7 @@ import {
   inBackground,
   isRunning,
   rejection,
+  sendTo,
   workerModule,
 } from "./_background.ts";
 import { DOUBLES, ENDS, RUNS } from "./_background_worker.ts";
@@ -94,7 +94,7 @@ for (const runtime of runtimes) {
       await until(() => infos(scene, "w").filter(({ state }) => state === "ready").length === 2);
       const [b] = infos(scene, "w");
       assertEquals(b?.database, "b");
-      process.kill(b?.pid ?? 0, "SIGKILL");
+      sendTo(b?.pid, "SIGKILL");
       await until(() => infos(scene, "w")[0]?.restarts === 1);
       await until(() => infos(scene, "w")[0]?.state === "ready");
       assertEquals(runs(scene, "w", "b"), [2, 0]);
@@ -288,7 +288,7 @@ test("rows that somebody has overwritten are errors, and disturb no other", () =
     }
     // One that runs: it is watched on, and stopped when it has ended.
     table.changeSync(() => table.setSpec(good.slot, text("null")));
-    process.kill(good.pid ?? 0, "SIGKILL");
+    sendTo(good.pid, "SIGKILL");
     assert((await good.waitForShutdown()).reason?.includes("damaged"));
     // Their rows can be used again.
     await scene.register({ name: "next" }).waitForReady();

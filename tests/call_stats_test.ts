@@ -261,7 +261,7 @@ async function startDemo(
   const command = commandLine(runtime, "../examples/call_stats/demo.ts");
   const child = scene.adopt(new Child(command, { DSMR_DIR: scene.dir }));
   let ended: string | undefined;
-  void child.ended.then((how) => ended = how);
+  void child.whenEnded.then((how) => ended = how);
   const pids = () =>
     [...child.printed.matchAll(/^ {2}(?:Deno|Bun) +(\d+) {2}http/gm)].map(([, pid]) => +(pid ?? 0));
   await until(() => pids().length === 4 || ended !== undefined);

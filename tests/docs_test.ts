@@ -26,7 +26,7 @@ import { inScene, type Scene, until } from "./_scene.ts";
 import { program, root } from "./_spawn.ts";
 
 /** Not a measurement: what has not been printed by then will not be. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 100_000;
 
 const { name: runtime } = native().runtime;
 const all = documents();
@@ -128,8 +128,11 @@ class Terminal {
   }
 
   end(): void {
+    const { pid } = this.#child;
+    // There is no bash. Number 0 would be all of this process' group.
+    if (pid === undefined) return;
     try {
-      process.kill(-(this.#child.pid ?? 0), "SIGKILL");
+      process.kill(-pid, "SIGKILL");
     } catch {
       // All of it has ended.
     }

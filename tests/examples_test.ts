@@ -24,7 +24,7 @@ function start(
 /** Resolves when it has printed the text; it must not end before. */
 async function prints(child: Child, text: string | RegExp): Promise<void> {
   let ended: string | undefined;
-  void child.ended.then((how) => ended = how);
+  void child.whenEnded.then((how) => ended = how);
   const has = () =>
     typeof text === "string" ? child.printed.includes(text) : text.test(child.printed);
   await until(() => has() || ended !== undefined);

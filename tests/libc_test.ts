@@ -12,6 +12,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { muslLoader } from "../.ci/system_packages.ts";
 import type { Registry } from "../lib/mod.ts";
+import { kill } from "../lib/workers/member.ts";
 import type { Report } from "./_agent.ts";
 import { inScene, type Scene, succeeded, until } from "./_scene.ts";
 import { Child, root, type RuntimeName, runtimes } from "./_spawn.ts";
@@ -131,7 +132,8 @@ for (const { victim: name, heir: other, start, inherit } of listeners) {
     succeeded(await victim.ask("acquire"));
     victim.child.sendLine("fork");
     const { value: keeper = 0 } = succeeded(await victim.child.next());
-    scene.atEnd(() => process.kill(keeper, "SIGKILL"));
+    // It ends by itself, too, some time.
+    scene.atEnd(() => kill(keeper, "SIGKILL"));
     heir.send("acquire");
     await waits(registry, heir.child.pid);
     victim.child.kill();

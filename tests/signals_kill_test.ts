@@ -70,7 +70,7 @@ for (const [when, { before, last, says, ends, isClose, drops }] of Object.entrie
         const signal = registry.signal("s");
         for (let i = 0; i < BEFORE; i++) signal.notifyAll();
         const victim = await stage.member();
-        const waits = new Waits(() => signal.wait());
+        const waits = await Waits.parked(stage, () => signal.wait());
         await before?.(stage);
         await victim.arm(step);
         victim.send(last);

@@ -165,7 +165,9 @@ test("gc: nothing that lives is removed while processes create, use and destroy"
       return { dir, child: scene.adopt(child) };
     });
     const running = new Set(creators);
-    for (const creator of creators) void creator.child.ended.then(() => running.delete(creator));
+    for (const creator of creators) {
+      void creator.child.whenEnded.then(() => running.delete(creator));
+    }
     let removed = 0;
     const collect = (dir: string): void => {
       for (const leftover of findLeftovers(dir, process.getuid?.())) {

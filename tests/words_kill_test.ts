@@ -25,7 +25,7 @@ interface Deed {
 /** A process is parked on word 0 so many times, and dies. */
 async function dead(stage: Stage, count: number): Promise<void> {
   const member = await stage.member();
-  await member.ask({ do: "wait", at: 0, count }, "waits");
+  await stage.parks(count, () => member.ask({ do: "wait", at: 0, count }, "waits"));
   await member.kill();
 }
 
@@ -44,7 +44,8 @@ const deeds: Record<string, Deed> = {
     notified: [0],
   },
   "while its wait is aborted": {
-    first: (_, victim) => victim.ask({ do: "wait", at: 0, count: 1 }, "waits"),
+    first: (stage, victim) =>
+      stage.parks(1, () => victim.ask({ do: "wait", at: 0, count: 1 }, "waits")),
     last: { do: "abort" },
     says: ["AbortError"],
     notified: [0],
@@ -66,7 +67,8 @@ const deeds: Record<string, Deed> = {
     notified: [0, 1, 2, 3],
   },
   "while it receives notifications": {
-    first: (_, victim) => victim.ask({ do: "wait", at: 0, count: 2 }, "waits"),
+    first: (stage, victim) =>
+      stage.parks(2, () => victim.ask({ do: "wait", at: 0, count: 2 }, "waits")),
     last: ({ segment }) => assertEquals(segment.notify(0, 2), 2),
     says: ["ok", "ok"],
     notified: [0],
@@ -101,7 +103,7 @@ for (const [when, deed] of Object.entries(deeds)) {
       for (let hasDied = true; hasDied; step += deed.isClose ? 1 : 2) {
         const victim = await stage.member();
         await deed.first?.(stage, victim);
-        const waits = new Waits(() => segment.wait(0, 0));
+        const waits = await Waits.parked(stage, () => segment.wait(0, 0));
         await deed.before?.(stage, victim);
         await victim.arm(step);
         if (typeof deed.last === "function") deed.last(stage);

@@ -4,10 +4,10 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { isLinux, observe, turn } from "./_async.ts";
 import { inScene, until } from "./_scene.ts";
+import { isStopped } from "./_spawn.ts";
 import { type Member, OURS, Stage } from "./_words.ts";
 import type { WordsCommand } from "./_words_member.ts";
 
@@ -20,9 +20,8 @@ async function stopped(
   await member.ask({ do: "stop", change }, "armed");
   member.send(command);
   const report = observe(member.child.next());
-  const stat = `/proc/${member.child.pid}/stat`;
-  const isStopped = (): boolean => readFileSync(stat, "utf8").split(") ")[1]?.[0] === "T";
-  await until(() => report.settled || isStopped());
+  const { pid } = member.child;
+  await until(() => report.settled || isStopped(pid));
   return { said: report.promise.then(({ said }) => said ?? ""), isStopped: !report.settled };
 }
 

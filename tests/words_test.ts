@@ -2,7 +2,9 @@
 
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { test } from "./_declare.ts";
+import { Backend } from "../lib/backend.ts";
 import { Registry, type Segment } from "../lib/mod.ts";
+import { PARKING_NAME } from "../lib/parking_rows.ts";
 import {
   assertChecksOptions,
   assertRefused,
@@ -93,6 +95,30 @@ test("notify wakes in the order of arrival, and exactly as many as it says", () 
     assertEquals([order, elsewhere.settled], [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], false]);
     assertEquals(segment.notify(12, Number.MAX_VALUE), 1);
     assertEquals(await elsewhere.promise, "ok");
+  }));
+
+test("notify wakes in the order of arrival, also where the table was not to be had for the first", () =>
+  inScene(async (scene) => {
+    const { segment } = attach(scene);
+    // Makes the table.
+    assertEquals(await segment.wait(0, 1), "not-equal");
+    const other = Backend.open(scene.dir, "test", "other", {
+      ...{ mode: "open", maxBackends: 0, maxSegments: 0, timeout_ms: 10_000 },
+    });
+    scene.atEnd(() => other.release());
+    const { lock } = other.ownSegmentSync(PARKING_NAME, 0);
+    for (let round = 0; round < 10; round++) {
+      lock.acquireSync();
+      const waits = [observe(segment.wait(0, 0))];
+      lock.release();
+      waits.push(observe(segment.wait(0, 0)), observe(segment.wait(0, 0)));
+      await untilParked(scene, 3);
+      for (const count of [1, 2, 3]) {
+        assertEquals(segment.notify(0, 1), 1);
+        await until(() => waits.filter(({ settled }) => settled).length === count);
+        assertEquals(waits.map(({ settled }) => settled), [1, 2, 3].map((i) => i <= count));
+      }
+    }
   }));
 
 test("an abort ends the wait with its reason, and takes no notification with it", () =>

@@ -7,6 +7,7 @@
 #include "layout.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static struct place here;
 static struct place other;
@@ -44,6 +45,28 @@ static bool can_wait_any(void) {
 
 /* ---- ids ----------------------------------------------------------------------------------- */
 
+/*
+ * Another thread's watch fires, and then one more of its own. The thread that watches goes through
+ * all watches again and again; the first is found at the earliest in a round that had begun before
+ * this, the second in a later one. So what had changed before this has fired when it ends.
+ */
+static void *look_twice(void *argument) {
+  struct place *mine = malloc(sizeof *mine);
+  (void)argument;
+  CHECK(mine != NULL);
+  place_enter(mine);
+  hang_doorbell();
+  for (uint32_t i = 10; i < 12; i++) {
+    int32_t watch = CHECK_OK(dsmr_word_watch(mine->segment, 4 * i, 0, 0));
+    atomic_store((_Atomic uint32_t *)dsmr_segment_address(mine->segment) + i, 1);
+    CHECK_OK(dsmr_word_wake(mine->segment, 4 * i, 0, UINT32_MAX));
+    check_fires(watch);
+  }
+  CHECK_OK(dsmr_registry_close(mine->registry));
+  free(mine);
+  return NULL;
+}
+
 static void one_ring_is_for_all_that_has_fired(void) {
   enter_both();
   int32_t watches[5];
@@ -51,7 +74,9 @@ static void one_ring_is_for_all_that_has_fired(void) {
   for (uint32_t i = 0; i < 5; i++) watches[i] = watch_word(i);
   for (uint32_t i = 0; i < 5; i++) wake_word(i);
   /* Without listening: ring once, and fire all. */
-  (void)poll(NULL, 0, 300);
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, look_twice, NULL) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
   char bytes[64];
   CHECK_INT(read(doorbell, bytes, sizeof bytes), 1);
   CHECK_INT(dsmr_doorbell_answer(ids, 3), 3);
@@ -269,8 +294,12 @@ static void detach_and_close_end_watches(void) {
   }
 }
 
+/* The last thread that has run this, while it is listed. */
+static _Atomic pid_t ending;
+
 static void *watch_and_end(void *closes) {
   struct place *mine = malloc(sizeof *mine);
+  atomic_store(&ending, (pid_t)syscall(SYS_gettid));
   CHECK(mine != NULL);
   place_enter(mine);
   hang_doorbell();
@@ -309,7 +338,10 @@ static void thread_that_watches_ends_when_idle(void) {
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, watch_and_end, NULL) == 0);
   CHECK(pthread_join(thread, NULL) == 0);
-  (void)poll(NULL, 0, 50); /* it is listed a little longer */
+  /* It is listed a little longer. */
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d", (int)atomic_load(&ending));
+  while (access(path, F_OK) == 0) (void)sched_yield();
   int before = 1000;
   for (uint32_t i = 0; i < 2; i++) {
     int32_t watch = watch_word(i);
@@ -418,10 +450,11 @@ static void failing_calls_leave_nothing(void) {
     CHECK_OK(dsmr_lock_release(other.locks[mode]));
     CHECK_INT(dsmr_lock_try(other.locks[mode], DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
     int32_t watch = CHECK_OK(dsmr_lock_watch(here.locks[mode], DSMR_SHARED));
+    /* With the one that watches. */
+    int before = thread_count();
     CHECK_OK(dsmr_lock_release(other.locks[mode]));
     check_fires(watch);
     /* The next one needs a thread anew. */
-    int before = thread_count();
     while (mode == DSMR_SHARED && thread_count() >= before) (void)poll(NULL, 0, 50);
   }
 #else

@@ -73,6 +73,7 @@ import {
   GRACE,
   KILL_AT,
   OUTCOME,
+  OVERDUE,
   PAUSE,
   PID,
   READY,
@@ -139,6 +140,26 @@ export function endAttempt(table: WorkerTable, slot: number, isForGood: boolean)
     table.setTime(slot, DUE_AT, 0);
     table.set(slot, STATE, WAITING);
   }
+}
+
+/**
+ * The supervisor is about to terminate a thread. The race: where both have been kept from running for
+ * a while, the thread ends itself, its grace being over, in the moment in which it is terminated; and
+ * a thread of Deno 2.9 may then spin for ever: process.exit() there loops until it is interrupted,
+ * which one that is being terminated may have been already. So the row's OUTCOME, which only the
+ * claimer writes otherwise, tells which of the two it is to be: who stores it first, with the lock
+ * held, goes on.
+ * False: the thread has said its last word itself, and is ending.
+ */
+export function condemn(table: WorkerTable, slot: number): boolean {
+  if (table.get(slot, OUTCOME) !== SILENT) return false;
+  table.set(slot, OUTCOME, OVERDUE);
+  return true;
+}
+
+/** Whether that was done to a thread which has not said anything yet: it is to do nothing more. */
+export function isCondemned(table: WorkerTable, attempt: Attempt): boolean {
+  return isOwn(table, attempt) && table.get(attempt.slot, OUTCOME) !== SILENT;
 }
 
 /** Why a worker that nothing runs of has stopped. */

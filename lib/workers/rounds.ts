@@ -14,6 +14,7 @@ import { settle } from "./ends.ts";
 import {
   type Attempt,
   beginAttempt,
+  condemn,
   drop,
   endAttempt,
   goOnTerminating,
@@ -53,6 +54,8 @@ const STARTING_MAX = 16;
 const CLAIM_MAX_MS = 60_000;
 /** Between two kills of what does not die; and how long to wait for a dead child's end. */
 const AGAIN_MS = 1000;
+/** How long a thread may take to end that has said how it ends. */
+const LAST_WORD_MS = 10_000;
 /** The longest delay that a row can ask for; more is a clock that was set back. */
 export const DUE_MAX_MS = 60_000;
 
@@ -95,6 +98,8 @@ export class Rounds {
   readonly #launching = new Set<string>();
   /** Attempts that were told to end, by a signal. */
   readonly #told = new Set<string>();
+  /** Threads that are terminated: see `condemn`. */
+  readonly #condemned = new Set<string>();
   /** Whether there is anything to watch, after the last round. */
   hasWork: boolean = false;
 
@@ -231,6 +236,7 @@ export class Rounds {
         settle(table, slot, member?.end);
         this.members.delete(key);
         this.#told.delete(key);
+        this.#condemned.delete(key);
       } else {
         tasks.next = Math.min(tasks.next, AGAIN_MS);
       }
@@ -249,7 +255,11 @@ export class Rounds {
     }
     // A thread ends itself when its grace is over, unless it blocks. To terminate it in the middle of
     // that would be to interrupt it wherever it is, perhaps with the table's lock.
-    const left = killAt + (member?.isThread === true ? AGAIN_MS : 0) - now;
+    let left = killAt + (member?.isThread === true ? AGAIN_MS : 0) - now;
+    if (left <= 0 && member?.isThread === true && !this.#condemned.has(key)) {
+      if (condemn(table, slot)) this.#condemned.add(key);
+      else left += LAST_WORD_MS;
+    }
     if (left <= 0) tasks.signals.push({ slot, signal: "SIGKILL", member });
     tasks.next = Math.min(tasks.next, left > 0 ? left : AGAIN_MS);
   }

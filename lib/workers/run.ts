@@ -19,6 +19,7 @@ import { BROKEN_CODE, uncaught } from "./ends.ts";
 import {
   type Attempt,
   claim,
+  isCondemned,
   isOwn,
   isWanted,
   markOutcome,
@@ -151,12 +152,17 @@ class Run {
   /** The signal of the system by which it was told to end. */
   #signal: string | undefined;
   #hasReturned = false;
+  readonly #isThread: boolean;
+  #hasSaid = false;
+  #isCondemned = false;
 
   private constructor(
     orders: Orders,
     { table, registry }: Place,
     spec: StoredSpec,
+    isThread: boolean,
   ) {
+    this.#isThread = isThread;
     const { slot, generation, attempt } = orders;
     this.#orders = orders;
     this.#attempt = { slot, generation, attempt };
@@ -166,19 +172,19 @@ class Run {
   }
 
   /** Claims the row; undefined if this attempt is not wanted any more. */
-  static claim(orders: Orders): Run | undefined {
+  static claim(orders: Orders, isThread: boolean): Run | undefined {
     const place = enter(orders);
     if (place === undefined) return undefined;
     const { table } = place;
     return table.changeSync(() => {
       const spec = table.spec(orders.slot);
       if (spec === undefined) return undefined;
-      return claim(table, orders, process.pid) ? new Run(orders, place, spec) : undefined;
+      return claim(table, orders, process.pid) ? new Run(orders, place, spec, isThread) : undefined;
     });
   }
 
   /** Until the worker has ended. */
-  async run(isThread: boolean): Promise<Outcome> {
+  async run(): Promise<Outcome> {
     process.on("exit", (code) => {
       if (this.#hasReturned) return;
       const outcome = this.#signal === undefined ? EXITED : SIGNALLED;
@@ -193,11 +199,11 @@ class Run {
         code: BROKEN_CODE,
         reason: uncaught(reasonOf(cause)),
       });
-      process.exit(BROKEN_CODE);
+      this.exit(BROKEN_CODE);
     };
     process.on("uncaughtException", broke);
     process.on("unhandledRejection", broke);
-    if (!isThread) {
+    if (!this.#isThread) {
       for (const name of ["SIGTERM", "SIGINT"] as const) {
         process.on(name, () => {
           this.#signal ??= name;
@@ -273,6 +279,11 @@ class Run {
     const table = this.#table;
     try {
       table.changeSync(() => {
+        if (!this.#hasSaid && isCondemned(table, this.#attempt)) {
+          this.#isCondemned = true;
+          return;
+        }
+        this.#hasSaid = true;
         // Told by the supervisor's signal and its flag: that is no signal of somebody else.
         const isOrdered = table.has(this.#attempt.slot, TERMINATE | PAUSE);
         const isPlain = outcome === SIGNALLED && isOrdered;
@@ -299,11 +310,20 @@ class Run {
 
   /** The grace is over. */
   #kill(): void {
-    // Reads as the supervisor's SIGKILL does, whichever of the two comes first.
-    if (this.#table.isUsable && this.#table.has(this.#attempt.slot, TERMINATE)) {
-      this.#note({ outcome: OVERDUE, code: NO_EXIT_CODE, reason: "" });
+    if (this.#table.isUsable) {
+      // Reads as the supervisor's SIGKILL does, whichever of the two comes first.
+      if (this.#table.has(this.#attempt.slot, TERMINATE)) {
+        this.#note({ outcome: OVERDUE, code: NO_EXIT_CODE, reason: "" });
+      } else if (this.#isThread) {
+        this.#note({ outcome: EXITED, code: BROKEN_CODE, reason: this.#endedBy() });
+      }
     }
-    process.exit(BROKEN_CODE);
+    this.exit(BROKEN_CODE);
+  }
+
+  /** Ends the process or thread; but not a thread that is about to be terminated: see `condemn`. */
+  exit(code: number): void {
+    if (!this.#isThread || !this.#isCondemned) process.exit(code);
   }
 
   /** Hears from the row that it is to end. */
@@ -332,9 +352,9 @@ class Run {
  * the table, says so in one line, and ends the process or thread with code 70. Its parent is told
  * that, as far as it can write it down.
  */
-function claimOrExit(orders: Orders): Run | undefined {
+function claimOrExit(orders: Orders, isThread: boolean): Run | undefined {
   try {
-    return Run.claim(orders);
+    return Run.claim(orders, isThread);
   } catch (error) {
     if (!(error instanceof DsmrError)) throw error;
     // Destroyed meanwhile, as in `attach`.
@@ -351,8 +371,8 @@ function claimOrExit(orders: Orders): Run | undefined {
 
 /** Runs the worker that the orders name, and ends the process or thread. */
 export async function runWorker(orders: Orders, isThread: boolean): Promise<void> {
-  const run = claimOrExit(orders);
+  const run = claimOrExit(orders, isThread);
   if (run === undefined) process.exit(0);
-  const { code } = await run.run(isThread);
-  process.exit(code);
+  const { code } = await run.run();
+  run.exit(code);
 }

@@ -59,7 +59,7 @@ export const STARTER = 5;
 export const BACKEND = 6;
 /** Of its process: for people. */
 export const PID = 7;
-/** How it has ended, in its own words: an OUTCOME. */
+/** How it has ended, in its own words: an OUTCOME. Of a thread that is terminated, the supervisor's. */
 export const OUTCOME = 8;
 export const EXIT_CODE = 9;
 /** How often its function was entered; the last of these that was ready; how many have ended. */
