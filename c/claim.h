@@ -20,7 +20,7 @@ int32_t claim_place(const struct attachment *attachment, uint32_t low, uint32_t 
 int32_t claim_acquire(uint32_t lock, uint32_t mode, int32_t timeout_ms);
 /* The same, shared, where the lock was BIASed. */
 int32_t claim_acquire_marked(struct claim *claim, int32_t timeout_ms);
-/* The same, shared, of one who has marked itself as a reader and met an owner. */
+/* The same, shared, of one who has marked itself as a reader and met another owner word than 0. */
 int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms);
 /* dsmr_lock_try, the whole; and, exclusively, of one who has met an owner or readers. */
 int32_t claim_try(uint32_t lock, uint32_t mode);

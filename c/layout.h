@@ -389,7 +389,7 @@ static_assert(sizeof(struct segment_header) == 64, "segment_header");
  *   STARVING  `starving` names a backend that has waited long: others queue behind it.
  *             Set after `starving`, cleared before it, by that backend or its reaper alone.
  *   BIAS      towards readers: some may be inside that have no bit in `readers` but a mark in
- *             their slot. Set by a reader that leaves, in a word that is 0 else; cleared by a
+ *             their slot. Set by a reader that leaves, in a word without a claim; cleared by a
  *             claimant that has seen no mark left, by nobody else.
  *
  * drain

@@ -140,7 +140,9 @@ int32_t claim_acquire_marked(struct claim *claim, int32_t timeout_ms) {
 }
 
 int32_t claim_acquire_anew(struct claim *claim, int32_t timeout_ms) {
-  lwlock_unmark_slowly(claim);
+  uint32_t owner = atomic_load(&claim->lock->owner);
+  int32_t outcome = lwlock_enter_shared_slowly(claim, owner);
+  if (outcome != LWLOCK_BUSY) return outcome;
   return claim_acquire(claim->handle, LWLOCK_SHARED, timeout_ms);
 }
 
@@ -196,7 +198,8 @@ int32_t dsmr_lock_state(uint32_t lock) {
   /* A dead owner's phase stays until the next owner's. */
   uint32_t phase = atomic_load_explicit(&claim->lock->phase, memory_order_relaxed);
   if (phase != 0 && phase == LOCK_TOKEN(owner)) state += 8;
-  if (lwlock_has_readers(claim)) state += 16;
+  /* Who is inside need not look at other slots for that: a hold asks this when it ends. */
+  if (state % 4 == LWLOCK_SHARED || lwlock_has_readers(claim)) state += 16;
   bool is_others = LOCK_TOKEN(owner) != 0 && LOCK_TOKEN(owner) != claim->token;
   if (is_others || (owner & (LOCK_WAITERS | LOCK_STARVING)) != 0) state += 32;
   return state;

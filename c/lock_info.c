@@ -21,7 +21,8 @@ static uint32_t holder_pid(const struct claim *claim) {
   uint32_t slot = LOCK_TOKEN_SLOT(token);
   if (token != 0) return slot < control->backend_count_max ? control->backends[slot].pid : 0;
   for (slot = 0; slot < control->backend_count_max; slot++) {
-    if ((lwlock_readers(claim, slot / 64) >> slot % 64 & 1) != 0) return control->backends[slot].pid;
+    uint64_t readers = lwlock_readers(claim, slot / 64);
+    if ((readers >> slot % 64 & 1) != 0) return control->backends[slot].pid;
   }
   return 0;
 }
@@ -166,7 +167,8 @@ int32_t dsmr_locks(uint32_t registry, dsmr_lock_info *infos, uint32_t capacity,
     for (uint32_t i = 0; i < HELD_CELLS; i++) {
       uint64_t record = atomic_load_explicit(&row->held[i], memory_order_acquire);
       /* What it waits for is in the journal, too, while it tries. */
-      if (record == 0 || HELD_MODE(record) == HELD_UNMARKED || HELD_LOCK(record) == HELD_LOCK(waiting)) continue;
+      if (record == 0 || HELD_MODE(record) == HELD_UNMARKED) continue;
+      if (HELD_LOCK(record) == HELD_LOCK(waiting)) continue;
       if (HELD_LOCK(record) == HELD_LOCK(watched)) continue;
       list_lock(&listing, slot, record, 0);
     }

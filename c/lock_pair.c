@@ -23,7 +23,7 @@ bool lwlock_try_mark(struct claim *claim) {
   if (atomic_load_explicit(claim->mark, memory_order_relaxed) != 0) return false;
   /* Sequentially consistent, both, as with a bit; pairs with the claim and lwlock_readers. */
   (void)atomic_exchange(claim->mark, claim->record | LWLOCK_SHARED);
-  if (atomic_load(&lock->owner) != LOCK_BIAS) {
+  if (is_in_the_way(atomic_load(&lock->owner) ^ LOCK_BIAS)) {
     lwlock_unmark_cell(claim);
     claim->is_marking = false;
     return false;

@@ -35,11 +35,11 @@
  * Many readers. A word that all of them write is as fast as one core gets it from another. So
  * who meets other readers again and again sets BIAS; from then on readers leave `readers`
  * alone, and mark themselves in a cache line of their own slot, by a record in `held`. The
- * owner word they only read, and come in if it is BIAS and nothing else: the same Dekker with
+ * owner word they only read, and come in if it is BIASed and not claimed: the same Dekker with
  * another word for the bit. A claimant keeps BIAS, looks at the marks of all slots, too, and
  * clears it once it has seen none, with which it is inside. Until then BIAS stays, whoever dies or
- * gives up: the next claimant has to look again. That cannot be set meanwhile, for it is set in
- * a word that is 0.
+ * gives up: the next claimant has to look again. It cannot be set meanwhile, for it is set in a
+ * word without a claim.
  *
  * Rejected: handing the lock over at release. The next owner is asleep, so every hand-over
  * costs a context switch with the lock held; PostgreSQL gave it up in 2014 for that reason.
@@ -72,7 +72,7 @@ bool lwlock_must_queue(const struct claim *claim, enum lwlock_mode mode, uint32_
 
 int32_t lwlock_enter_shared_slowly(struct claim *claim, uint32_t owner) {
   if (!is_claimed(owner) && !lwlock_must_queue(claim, LWLOCK_SHARED, owner)) {
-    claim->is_marking = owner == LOCK_BIAS;
+    claim->is_marking = (owner & LOCK_BIAS) != 0;
     return held(claim, LWLOCK_SHARED, owner);
   }
   lwlock_unmark_slowly(claim);
@@ -182,10 +182,10 @@ void lwlock_mark_consistent(struct claim *claim) {
  */
 void lwlock_leave_readers(struct claim *claim) {
   uint32_t owner = atomic_load(&claim->lock->owner);
-  if (owner != 0) lwlock_notify_claimant(claim->lock);
-  if (owner != 0 || ++claim->meetings < claim->backend->control.backend_count_max) return;
+  if (is_claimed(owner)) lwlock_notify_claimant(claim->lock);
+  if (is_in_the_way(owner) || ++claim->meetings < claim->backend->control.backend_count_max) return;
   claim->meetings = 0;
-  (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, LOCK_BIAS);
+  (void)atomic_compare_exchange_strong(&claim->lock->owner, &owner, owner | LOCK_BIAS);
 }
 
 uint64_t lwlock_readers(const struct claim *claim, uint32_t i) {
@@ -206,9 +206,10 @@ uint64_t lwlock_readers(const struct claim *claim, uint32_t i) {
 }
 
 bool lwlock_has_readers(const struct claim *claim) {
-  uint64_t readers = 0;
-  for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) readers |= lwlock_readers(claim, i);
-  return readers != 0;
+  for (uint32_t i = 0; i < DSMR_BACKENDS_MAX / 64; i++) {
+    if (lwlock_readers(claim, i) != 0) return true;
+  }
+  return false;
 }
 
 int32_t lwlock_finish_draining(struct claim *claim) {

@@ -14,6 +14,10 @@
 
 static inline bool is_claimed(uint32_t owner) { return LOCK_TOKEN(owner) != 0; }
 
+/* Of what may stand in an owner word, WAITERS alone keeps no reader out, nor from BIAS: it may stay
+ * when nobody sleeps any more, until the next writer. */
+static inline bool is_in_the_way(uint32_t owner) { return (owner & ~LOCK_WAITERS) != 0; }
+
 /* All that there are, unless the lock is BIASed. */
 static inline bool has_reader_bits(const struct lwlock *lock) {
   /* Sequentially consistent: the writer's half of Dekker. */

@@ -89,6 +89,8 @@ static bool has_record(const struct claim *claim, enum claim_state state, uint32
 bool lwlock_seems_damaged(const struct claim *claim, enum claim_state state) {
   const struct lwlock *lock = claim->lock;
   if (!lwlock_is_initialized(lock)) return true;
+  /* We are not inside, and would wait for ourselves. */
+  if (state != CLAIM_HELD && atomic_load(claim->mark) == (claim->record | LWLOCK_SHARED)) return true;
   uint32_t token = LOCK_TOKEN(atomic_load(&lock->owner));
   if (token == claim->token) {
     if (state < CLAIM_DRAINING) return true;

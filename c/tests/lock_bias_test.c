@@ -250,6 +250,35 @@ static void mark_in_a_free_slot_is_none(void) {
   CHECK_INT(attempt(1, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
 }
 
+/* One in our own slot would be waited for by us alone. */
+static void mark_of_ours_that_we_have_not_made_is_damage(void) {
+  place_enter(&here);
+  bias(1, NULL, 0);
+  atomic_store(claim_of(1)->mark, claim_of(1)->record | LWLOCK_SHARED);
+  CHECK_FAILS(get(1, DSMR_EXCLUSIVE), DSMR_E_CORRUPT);
+}
+
+/* WAITERS stays when one that has starved comes in, shared, or gives up. */
+static void waiters_flag_without_waiters_is_in_nobodys_way(void) {
+  place_enter(&here);
+  struct party a = party_start();
+  CHECK_INT(ask(&a, TAKE, 1, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+  atomic_fetch_or(&claim_of(1)->lock->owner, LOCK_WAITERS);
+  for (uint32_t i = 0; i < BACKENDS; i++) {
+    CHECK_INT(get(1, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+    CHECK_INT(leave(1), 0);
+  }
+  CHECK_INT(owner_of(1), LOCK_BIAS | LOCK_WAITERS);
+  for (int i = 0; i < 2; i++) {
+    CHECK_INT(get(1, DSMR_SHARED), DSMR_LOCK_ACQUIRED);
+    CHECK_INT(is_marked(1), i > 0);
+    CHECK_INT(dsmr_lock_state(here.locks[1]) & 31, 1 + 16);
+    CHECK_INT(leave(1), 0);
+  }
+  CHECK_INT(ask(&a, LEAVE, 1, 0), 0);
+  CHECK_INT(attempt(1, DSMR_EXCLUSIVE), DSMR_LOCK_ACQUIRED);
+}
+
 static void bias_on_a_lock_that_is_claimed_lets_no_reader_in(void) {
   place_enter(&here);
   struct party other = party_start();
@@ -337,6 +366,8 @@ static const struct check_test tests[] = {
     TEST(cycle_through_marks_gives_deadlock_to_exactly_one),
     TEST(lock_is_made_anew_only_where_no_mark_is),
     TEST(mark_in_a_free_slot_is_none),
+    TEST(mark_of_ours_that_we_have_not_made_is_damage),
+    TEST(waiters_flag_without_waiters_is_in_nobodys_way),
     TEST(bias_on_a_lock_that_is_claimed_lets_no_reader_in),
     TEST(readers_and_writers_see_no_half_of_a_change),
 };

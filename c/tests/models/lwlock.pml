@@ -612,14 +612,14 @@ look_at_marks:
 try_mark:
 #ifdef M_MARK_AFTER_LOOK
     if
-    :: owner == BIASED -> d_step { mark[me] = 1; inside[me] = SHARED }; goto held_marked
-    :: owner != BIASED -> goto attempt_by_bit
+    :: (owner & ~WAITERS) == BIASED -> d_step { mark[me] = 1; inside[me] = SHARED }; goto held_marked
+    :: (owner & ~WAITERS) != BIASED -> goto attempt_by_bit
     fi;
 #endif
     mark[me] = 1; /* atomic_exchange */
     if /* atomic_load(owner) */
-    :: d_step { owner == BIASED -> inside[me] = SHARED }; goto held_marked
-    :: owner != BIASED
+    :: d_step { (owner & ~WAITERS) == BIASED -> inside[me] = SHARED }; goto held_marked
+    :: (owner & ~WAITERS) != BIASED
     fi;
     unmark_cell();
     goto attempt_by_bit;
@@ -837,7 +837,7 @@ held_shared:
 #endif
 #if BIAS
     if /* lwlock_leave_readers */
-    :: d_step { owner == 0 -> owner = BIASED } /* compare_exchange(owner) */
+    :: d_step { (owner & ~WAITERS) == 0 -> owner = owner | BIASED } /* compare_exchange(owner) */
     :: true
     fi;
 #endif
