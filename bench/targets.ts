@@ -30,6 +30,11 @@ export const targets = {
     limit: 1.8,
     limitText: "at most 1.80x",
   },
+  pairPeer: {
+    what: "the same: to a pair of PostgreSQL's LWLock, measured in this run",
+    limit: 1.25,
+    limitText: "at most 1.25x",
+  },
   stretch: {
     what: "stretch: the same, as PostgreSQL's LWLock in C",
     limit: 1.45,

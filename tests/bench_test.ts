@@ -284,7 +284,7 @@ runTest("a quick run without any peer writes all results, and names what is abse
     run.checkNothingIsLeft();
     const report = JSON.parse(readFileSync(join(run.out, "latest.json"), "utf8")) as Report;
     assertEquals(report.isQuick, true);
-    assertEquals(report.targets.length, 14);
+    assertEquals(report.targets.length, 15);
     const parts = [
       ...["locks", "contention", "reading", "peers", "segments", "growth", "memory"],
       ...["processes", "death", "ping", "async", "struct"],

@@ -92,6 +92,15 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
         String,
         reason(pairs),
       ),
+      ...(postgres === undefined ? [] : [judge(
+        "pairPeer",
+        {
+          Deno: modes.map((mode) => pairs.ratio(`Deno ${mode}`, `PostgreSQL ${mode}`)),
+          Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, `PostgreSQL ${mode}`)),
+        },
+        String,
+        "as above.",
+      )]),
       judge(
         "stretch",
         {
