@@ -47,7 +47,11 @@ export function targetTable(verdicts: readonly Verdict[]): string {
 /** Why targets are missed, as far as something was measured that says so. */
 export function reasons(verdicts: readonly Verdict[]): string[] {
   return verdicts.flatMap(({ what, outcome, reason }) =>
-    outcome !== "missed" ? [] : [`- Missed: ${what}: ${reason ?? "no reason was measured."}`]
+    outcome === "undecided" && reason !== undefined
+      ? [`- Undecided: ${what}: ${reason}`]
+      : outcome !== "missed"
+      ? []
+      : [`- Missed: ${what}: ${reason ?? "no reason was measured."}`]
   );
 }
 

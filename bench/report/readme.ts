@@ -14,7 +14,7 @@ export const END = "<!-- bench:end -->";
 
 /** The charts that the README shows. */
 const charts = [
-  ["locks", "Acquire and release a lock: dsmr next to glibc, Boost and the kernel"],
+  ["locks", "Acquire and release a lock: dsmr next to glibc, Boost, PostgreSQL and the kernel"],
   ["peers", "Lock and unlock from JavaScript: dsmr next to other libraries"],
 ] as const;
 
@@ -25,6 +25,9 @@ export function readmeBlock(report: Report, results: string): string {
     targetTable(report.targets),
     "",
     ...reasons(report.targets).flatMap((line) => [line, ""]),
+    "`? (+-n %)`: the rounds spread too widely for a ratio; `under` or `over` a limit: nine of ten " +
+    "were. Two processes at one lock are those of the part `contention`.",
+    "",
     `Measured by \`${report.command}\` on ${report.machine[0] ?? ""}; all tables and charts: ` +
     `[${results}/latest.md](${results}/latest.md).`,
   ].join("\n");

@@ -130,8 +130,17 @@ function section(
       const floor = postgres === undefined ? FLOOR : `PostgreSQL ${writes} 2`;
       return [from, [times.ratio(`${from} ${writes} 2`, floor)]];
     }));
-  const verdict = (target: "contendedExclusive" | "contendedShared", writes: number) =>
-    judge(target, contended(writes), String, undefined, toPeer(target, postgres?.label));
+  const verdict = (target: "contendedExclusive" | "contendedShared", writes: number) => {
+    const [own = "", ours = ""] = ["PostgreSQL", "C"].map((name) => {
+      const key = `${name} ${writes} 2`;
+      if (!times.has(key)) return "";
+      return `${ns(times.min(key))} to ${ns(times.max(key))}, median ${ns(times.median(key))}`;
+    });
+    const reason = postgres === undefined
+      ? undefined
+      : `PostgreSQL's took ${own}, ours from C ${ours}; the part locks has another loop of two.`;
+    return judge(target, contended(writes), String, reason, toPeer(target, postgres?.label));
+  };
   return {
     title: "One lock and many processes",
     tables: [
@@ -178,6 +187,14 @@ function table(
           ratioText(times.ratio(`${name} ${writes} ${count}`, `rwlock ${writes} ${count}`))
         ),
       ]),
+      ...(postgres === undefined ? [] : ["C", ...runtimes].map((name) => [
+        `dsmr, ${name}, to ${postgres.label}`,
+        ...counts.map((count) =>
+          count > BACKENDS_MAX
+            ? ""
+            : ratioText(times.ratio(`${name} ${writes} ${count}`, `PostgreSQL ${writes} ${count}`))
+        ),
+      ])),
     ],
     // Once is enough.
     ...(postgres === undefined || writes !== 100 ? {} : { note: postgres.note }),

@@ -1,6 +1,6 @@
 /**
  * Taking a lock and letting it go, uncontended and with two processes at it: from C, Deno and Bun,
- * next to what the C library, the kernel and Boost offer. All of them take turns, in one run.
+ * next to what the C library, the kernel, Boost and PostgreSQL offer. All take turns, in one run.
  *
  * @module
  */
@@ -99,7 +99,7 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
           Bun: modes.map((mode) => pairs.ratio(`Bun ${mode}`, `PostgreSQL ${mode}`)),
         },
         String,
-        "as above.",
+        reasonToPostgres(pairs),
       )]),
       judge(
         "stretch",
@@ -131,15 +131,28 @@ async function measure({ dir, pick }: Setting): Promise<Section> {
 
 /** What a pair consists of, to the floor: what C does, the way there, and lib/. */
 function reason(pairs: Samples): string {
-  const to = (name: string) => ratioText(pairs.ratio(name, FLOOR));
+  const both = (of: (mode: string) => string) =>
+    modes.map((mode) => ratioText(pairs.ratio(of(mode), FLOOR))).join(" / ");
   const ways = runtimes.map((runtime) =>
-    `from ${runtime} ${to(`${runtime} raw_exclusive`)}, and with lib/ around them ${
-      to(`${runtime} exclusive`)
+    `from ${runtime} ${both((mode) => `${runtime} raw_${mode}`)}, and with lib/ around them ${
+      both((mode) => `${runtime} ${mode}`)
     }`
   );
-  return `the two calls of an exclusive pair take ${to("C exclusive")} from C, ${
+  return `the two calls of a pair alone take ${both((mode) => `C ${mode}`)} from C, ${
     ways.join(", ")
-  }: the difference to C is the runtime's way into a library.`;
+  }. What is more than from C is the runtime's way into a library, and then ours.`;
+}
+
+/** The same to PostgreSQL's own pair. */
+function reasonToPostgres(pairs: Samples): string {
+  const ratio = (from: string, mode: string, floor: string) =>
+    ratioText(pairs.ratio(`${from}${mode}`, floor));
+  const own = modes.map((mode) => ratio("PostgreSQL ", mode, POSTGRES_FLOOR)).join(" / ");
+  const [c = "", deno = "", bun = ""] = ["C ", "Deno raw_", "Bun raw_"].map((from) =>
+    modes.map((mode) => ratio(from, mode, `PostgreSQL ${mode}`)).join(" / ")
+  );
+  return `PostgreSQL's pair takes ${own} of the CAS + swap in its own process. To it, our two calls ` +
+    `alone take ${c} from C, ${deno} from Deno, ${bun} from Bun; the rest is as above.`;
 }
 
 const numbers = (line: string): number[] => line.trim().split(/\s+/).map(Number);
@@ -287,6 +300,6 @@ function pairChart(pairs: Samples, postgres: Postgres | undefined): Chart {
 /** The part. */
 export const locks: Part = {
   name: "locks",
-  title: "locks next to those of glibc, the kernel and Boost",
+  title: "locks next to those of glibc, the kernel, Boost and PostgreSQL",
   measure,
 };
