@@ -115,7 +115,10 @@ export class Scene {
   async end(): Promise<void> {
     for (const child of this.#children) child.kill();
     try {
-      await Promise.all(this.#children.map((child) => child.ended));
+      // Where there are none nothing is awaited: who ends with a runner that has no after() has no
+      // time for it (see _declare.ts).
+      const ends = this.#children.map((child) => child.ended);
+      if (ends.length > 0) await Promise.all(ends);
     } finally {
       for (const registry of this.#registries) registry.close();
       for (const ending of this.#endings.reverse()) ending();
