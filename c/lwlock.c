@@ -219,7 +219,6 @@ int32_t lwlock_finish_draining(struct claim *claim) {
   return held(claim, LWLOCK_EXCLUSIVE, owner);
 }
 
-
 /* ---- variables -------------------------------------------------------------------------- */
 
 void lwlock_update_variable(struct claim *claim, _Atomic uint64_t *variable, uint64_t value) {

@@ -145,8 +145,8 @@ export class BackgroundScene {
     return member;
   }
 
-  /** The table of the workers, and the backend that has it. */
-  table(): [Backend, WorkerTable] {
+  /** This process' own backend, as the registry of the scene has it. */
+  backend(): Backend {
     const backend = Backend.open(this.dir, "test", "default", {
       mode: "attach",
       maxBackends: 0,
@@ -154,6 +154,12 @@ export class BackgroundScene {
       timeout_ms: 10_000,
     });
     this.scene.atEnd(() => backend.release());
+    return backend;
+  }
+
+  /** The table of the workers, and the backend that has it. */
+  table(): [Backend, WorkerTable] {
+    const backend = this.backend();
     return [backend, WorkerTable.open(backend)];
   }
 

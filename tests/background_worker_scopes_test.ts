@@ -25,18 +25,6 @@ import { DOUBLES, ENDS, RUNS } from "./_background_worker.ts";
 import { succeeded, until } from "./_scene.ts";
 import { otherThan, runtimes } from "./_spawn.ts";
 
-/** This process' own backend, as the registry of the scene has it. */
-function backendOf(scene: BackgroundScene): Backend {
-  const backend = Backend.open(scene.dir, "test", "default", {
-    mode: "attach",
-    maxBackends: 0,
-    maxSegments: 0,
-    timeout_ms: 10_000,
-  });
-  scene.scene.atEnd(() => backend.release());
-  return backend;
-}
-
 /** Database and state of each worker of the name, by database. */
 function states(scene: BackgroundScene, name: string): string[] {
   return infos(scene, name).map(({ database, state }) => `${database} ${state}`);
@@ -108,7 +96,7 @@ for (const runtime of runtimes) {
       });
       scene.scene.atEnd(() => inB.release());
       const pid = infos(scene, "w")[0]?.pid ?? 0;
-      terminateDatabase(backendOf(scene), databaseIdOf(inB));
+      terminateDatabase(scene.backend(), databaseIdOf(inB));
       await until(() => !isRunning(pid));
       await until(() => states(scene, "w")[0] !== "b ready");
       // Somebody is still in it: it is not made anew for that.
@@ -159,7 +147,7 @@ for (const runtime of runtimes) {
         await until(() => gate.pids().length === 2);
         // Who would kill it before it comes that far.
         await supervisor.killed();
-        const drop = (name: string) => dropDatabase(backendOf(scene), name);
+        const drop = (name: string) => dropDatabase(scene.backend(), name);
         assert(who !== "C" ? scene.registry.dropDatabase("b") : drop("b"));
         gate.open();
         await until(() => gate.pids().filter(isRunning).length === 1);
@@ -200,7 +188,7 @@ for (const runtime of runtimes) {
 
   test(`a static ${runtime} worker is one, however often it is registered`, () =>
     inBackground({ supervise: true }, async (scene) => {
-      const backend = backendOf(scene);
+      const backend = scene.backend();
       const spec = { name: "w", module: workerModule, runtime };
       const first = registerStatic(backend, "add-in", spec);
       const second = registerStatic(backend, "add-in", spec);
@@ -258,7 +246,7 @@ test("a supervisor whose database was dropped has no worker started there", () =
 
 test("rows that somebody has overwritten are errors, and disturb no other", () =>
   inBackground({ supervise: false }, async (scene) => {
-    const backend = backendOf(scene);
+    const backend = scene.backend();
     const bad = Array.from({ length: 6 }, (_, i) => scene.register({ name: `bad ${i}` }));
     const good = scene.register({ name: "good" });
     const table = WorkerTable.open(backend);
